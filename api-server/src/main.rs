@@ -1,0 +1,3 @@
+//! The microVM process.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Drives microVMs through their public API.

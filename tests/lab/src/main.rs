@@ -1,0 +1,3 @@
+//! Tests with stock Linux guests.
+
+fn main() {}

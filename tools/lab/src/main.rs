@@ -1,0 +1,3 @@
+//! Runs stock Linux guests on any machine.
+
+fn main() {}
