@@ -1,1 +1,21 @@
-//! What a guest can touch.
+//! What a guest can touch: virtio and legacy devices over plain guest memory.
+//!
+//! Nothing here knows KVM or HTTP. A device reads and writes [`GuestMemory`], raises an
+//! [`irq::IrqLine`], and is reached through [`Registers`]; the `vmm` crate supplies all three.
+
+pub mod irq;
+pub mod virtio;
+
+/// Guest RAM: the mappings that the guest's physical addresses resolve to.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// A window of ports or memory-mapped registers that vCPUs access.
+///
+/// Called from every vCPU thread, so implementations hold their own lock, for one access at a time.
+/// `data` is 1, 2, 4 or 8 bytes long; `offset` is relative to the window. A guest chooses both.
+pub trait Registers: Send + Sync {
+    /// Fills `data` with the registers at `offset`.
+    fn read(&self, offset: u64, data: &mut [u8]);
+    /// Stores `data` into the registers at `offset`.
+    fn write(&self, offset: u64, data: &[u8]);
+}

@@ -1,1 +1,13 @@
-//! Makes a microVM run.
+//! Makes a microVM run: KVM, memory, boot, vCPUs, the event loop.
+//!
+//! A caller makes a [`control::Mailbox`] and its [`control::Control`], gives the second to whoever takes
+//! requests, and calls [`run`] with the first on the thread that is to be the event loop.
+
+pub mod control;
+pub mod exit;
+pub mod lifecycle;
+mod vm;
+
+pub use exit::ExitReason;
+pub use lifecycle::Lifecycle;
+pub use vm::{Settings, Vm, run};

@@ -1,1 +1,18 @@
-//! What a user can say about a microVM.
+//! What a user can say about a microVM: machine, boot, devices, limits.
+//!
+//! Every type here is plain data with serde; a value that exists has the shape the API promises, and
+//! `check` methods hold the rules that need more than one field. Nothing in this crate touches the host.
+
+mod boot;
+mod devices;
+mod error;
+mod ids;
+mod limits;
+mod machine;
+
+pub use boot::BootSource;
+pub use devices::{BlockEngine, CacheType, Drive, MacAddress, NetworkInterface};
+pub use error::{MacAddressError, MachineError};
+pub use ids::{DeviceId, InstanceId, InstanceIdError};
+pub use limits::{RateLimiter, TokenBucket};
+pub use machine::{CpuTemplate, HugePages, MAX_VCPUS, Machine, MachinePatch};

@@ -1,0 +1,9 @@
+//! Virtio 1.2 devices, on any transport.
+
+pub mod device;
+pub mod queue;
+
+pub use device::{
+    ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
+    WorkerId, WorkerLoop,
+};

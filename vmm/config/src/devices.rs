@@ -1,0 +1,119 @@
+//! Devices as a user states them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DeviceId, MacAddressError, RateLimiter};
+
+/// Whether the guest is offered a write cache it can flush.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CacheType {
+    /// No flush command: the host's cache is trusted.
+    #[default]
+    Unsafe,
+    /// The guest can flush, and a flush reaches the disk.
+    Writeback,
+}
+
+/// How the monitor does a disk's I/O.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlockEngine {
+    /// In the event loop, one call a request.
+    #[default]
+    Sync,
+    /// Through io_uring.
+    Async,
+}
+
+/// `PUT /drives/{id}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drive {
+    /// The drive's name; equal to the one in the path.
+    pub drive_id: DeviceId,
+    /// Partition that holds the root file system, when this is the root drive.
+    pub partuuid: Option<String>,
+    /// The guest mounts `/` from it.
+    pub is_root_device: bool,
+    /// Whether the guest can flush.
+    #[serde(default)]
+    pub cache_type: CacheType,
+    /// The guest cannot write.
+    pub is_read_only: Option<bool>,
+    /// File or block device behind it.
+    pub path_on_host: Option<PathBuf>,
+    /// Limits on its use.
+    pub rate_limiter: Option<RateLimiter>,
+    /// I/O engine.
+    pub io_engine: Option<BlockEngine>,
+    /// vhost-user back end, instead of a file.
+    pub socket: Option<PathBuf>,
+}
+
+/// `PUT /network-interfaces/{id}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkInterface {
+    /// The interface's name; equal to the one in the path.
+    pub iface_id: DeviceId,
+    /// Tap device on the host, made if it is missing.
+    pub host_dev_name: String,
+    /// MAC address the guest is told.
+    pub guest_mac: Option<MacAddress>,
+    /// MTU the guest is told, 68..=65535.
+    pub mtu: Option<u16>,
+    /// Limits on what the guest receives.
+    pub rx_rate_limiter: Option<RateLimiter>,
+    /// Limits on what the guest sends.
+    pub tx_rate_limiter: Option<RateLimiter>,
+}
+
+/// An Ethernet address, written as six two-digit hexadecimal groups joined by `:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MacAddress(pub [u8; 6]);
+
+impl FromStr for MacAddress {
+    type Err = MacAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0; 6];
+        let mut groups = text.split(':');
+        for byte in &mut bytes {
+            let group = groups.next().ok_or(MacAddressError)?;
+            let is_two_digits = group.len() == 2 && group.bytes().all(|b| b.is_ascii_hexdigit());
+            if !is_two_digits {
+                return Err(MacAddressError);
+            }
+            *byte = u8::from_str_radix(group, 16).map_err(|_| MacAddressError)?;
+        }
+        match groups.next() {
+            Some(_) => Err(MacAddressError),
+            None => Ok(Self(bytes)),
+        }
+    }
+}
+
+impl TryFrom<String> for MacAddress {
+    type Error = MacAddressError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<MacAddress> for String {
+    fn from(mac: MacAddress) -> Self {
+        mac.to_string()
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}

@@ -1,0 +1,19 @@
+//! What can be wrong with a configuration, in the words existing clients look for.
+
+/// A machine that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    /// vCPUs outside 1..=32, or an odd number above 1 with SMT.
+    #[error(
+        "The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even number if SMT is enabled."
+    )]
+    VcpuCount,
+    /// No memory, or memory that is not whole huge pages.
+    #[error("The memory size (MiB) is either 0, or not a multiple of the configured page size.")]
+    MemorySize,
+}
+
+/// Text that is not a MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("The provided MAC address is invalid.")]
+pub struct MacAddressError;

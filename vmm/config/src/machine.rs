@@ -1,0 +1,121 @@
+//! The machine: vCPUs, memory and how the host backs it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::MachineError;
+
+/// The most vCPUs a machine can have.
+pub const MAX_VCPUS: u8 = 32;
+
+/// Size of a transparent or explicit huge page.
+const HUGE_PAGE_MIB: usize = 2;
+
+/// How the host backs guest memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HugePages {
+    /// 4 KiB pages.
+    #[default]
+    None,
+    /// 4 KiB pages that the kernel may gather into 2 MiB ones (`madvise(MADV_HUGEPAGE)`).
+    Transparent,
+    /// 2 MiB pages from the host's hugetlbfs pool.
+    #[serde(rename = "2M")]
+    TwoMiB,
+}
+
+/// Named CPU templates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the whole meaning")]
+pub enum CpuTemplate {
+    C3,
+    T2,
+    T2S,
+    None,
+    T2CL,
+    T2A,
+}
+
+/// `PUT /machine-config`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// vCPUs, 1..=32; 1 or even when `smt` is on.
+    pub vcpu_count: u8,
+    /// Guest memory in MiB, above 0.
+    pub mem_size_mib: usize,
+    /// Presents pairs of vCPUs as hardware threads of one core.
+    #[serde(default)]
+    pub smt: bool,
+    /// A named CPU template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_template: Option<CpuTemplate>,
+    /// Records which pages the guest writes, for incremental snapshots.
+    #[serde(default)]
+    pub track_dirty_pages: bool,
+    /// Page size behind guest memory.
+    #[serde(default)]
+    pub huge_pages: HugePages,
+}
+
+/// `PATCH /machine-config`: an absent field keeps its value.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields of `Machine`")]
+pub struct MachinePatch {
+    pub vcpu_count: Option<u8>,
+    pub mem_size_mib: Option<usize>,
+    pub smt: Option<bool>,
+    pub cpu_template: Option<CpuTemplate>,
+    pub track_dirty_pages: Option<bool>,
+    pub huge_pages: Option<HugePages>,
+}
+
+impl Default for Machine {
+    /// One vCPU and 128 MiB.
+    fn default() -> Self {
+        Self {
+            vcpu_count: 1,
+            mem_size_mib: 128,
+            smt: false,
+            cpu_template: None,
+            track_dirty_pages: false,
+            huge_pages: HugePages::None,
+        }
+    }
+}
+
+impl Machine {
+    /// Checks the rules that hold between fields.
+    ///
+    /// # Errors
+    /// The first rule that is broken, in the words the API promises.
+    pub fn check(&self) -> Result<(), MachineError> {
+        let smt_broken = self.smt && self.vcpu_count != 1 && !self.vcpu_count.is_multiple_of(2);
+        if self.vcpu_count == 0 || self.vcpu_count > MAX_VCPUS || smt_broken {
+            return Err(MachineError::VcpuCount);
+        }
+        let whole_pages = match self.huge_pages {
+            HugePages::None => true,
+            HugePages::Transparent | HugePages::TwoMiB => {
+                self.mem_size_mib.is_multiple_of(HUGE_PAGE_MIB)
+            }
+        };
+        if self.mem_size_mib == 0 || !whole_pages {
+            return Err(MachineError::MemorySize);
+        }
+        Ok(())
+    }
+
+    /// This machine with the fields of `patch` replaced; not yet checked.
+    #[must_use]
+    pub fn patched(&self, patch: &MachinePatch) -> Self {
+        Self {
+            vcpu_count: patch.vcpu_count.unwrap_or(self.vcpu_count),
+            mem_size_mib: patch.mem_size_mib.unwrap_or(self.mem_size_mib),
+            smt: patch.smt.unwrap_or(self.smt),
+            cpu_template: patch.cpu_template.or(self.cpu_template),
+            track_dirty_pages: patch.track_dirty_pages.unwrap_or(self.track_dirty_pages),
+            huge_pages: patch.huge_pages.unwrap_or(self.huge_pages),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Why a microVM ended.
+
+/// Why a microVM ended. The process exits with [`ExitReason::code`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExitReason {
+    /// The guest reset the machine: the orderly end.
+    #[error("the guest reset the machine")]
+    Reset,
+    /// A vCPU could not go on: triple fault.
+    #[error("vCPU {vcpu} shut down (triple fault)")]
+    TripleFault {
+        /// Which vCPU.
+        vcpu: u8,
+    },
+    /// KVM could not go on.
+    #[error("KVM internal error on vCPU {vcpu}: suberror {suberror}, data {data:x?}")]
+    InternalError {
+        /// Which vCPU.
+        vcpu: u8,
+        /// `KVM_INTERNAL_ERROR_*`.
+        suberror: u32,
+        /// What KVM says of it.
+        data: Vec<u64>,
+    },
+    /// A vCPU stopped for a reason nobody handles, or `KVM_RUN` failed.
+    #[error("vCPU {vcpu} stopped: {reason}")]
+    Vcpu {
+        /// Which vCPU.
+        vcpu: u8,
+        /// The exit reason or the error.
+        reason: String,
+    },
+    /// The event loop itself failed.
+    #[error("the event loop failed: {0}")]
+    EventLoop(String),
+}
+
+impl ExitReason {
+    /// The process exit code: 0 for a reset, 1 for everything else.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Reset => 0,
+            _ => 1,
+        }
+    }
+}
