@@ -3,6 +3,7 @@
 //! A caller makes a [`control::Mailbox`] and its [`control::Control`], gives the second to whoever takes
 //! requests, and calls [`run`] with the first on the thread that is to be the event loop.
 
+pub mod arch;
 pub mod control;
 pub mod exit;
 pub mod lifecycle;
