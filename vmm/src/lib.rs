@@ -4,6 +4,7 @@
 //! requests, and calls [`run`] with the first on the thread that is to be the event loop.
 
 pub mod arch;
+pub mod boot;
 pub mod control;
 pub mod exit;
 pub mod lifecycle;
