@@ -1,0 +1,86 @@
+//! Gates into ring 0 for what ring 3 may not do. The other halves are in `entry.s`.
+
+use core::arch::asm;
+
+/// First gate vector; the order is that of the entries `interrupts` installs.
+pub(crate) const FIRST_VECTOR: u8 = 0x80;
+
+/// What `cpuid` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpuid {
+    /// Register eax.
+    pub eax: u32,
+    /// Register ebx.
+    pub ebx: u32,
+    /// Register ecx.
+    pub ecx: u32,
+    /// Register edx.
+    pub edx: u32,
+}
+
+/// Sleeps until an interrupt has been handled. Call with interrupts off: the gate lets them in and
+/// sleeps in one step, so one that arrives after the caller's last look still wakes it.
+pub fn wait_for_interrupt() {
+    // SAFETY: the gate keeps all registers; an interrupt handler writes only the counters, which are atomic.
+    unsafe { asm!("int 0x80") };
+}
+
+/// Lets interrupts arrive.
+pub fn enable_interrupts() {
+    // SAFETY: as for `wait_for_interrupt`.
+    unsafe { asm!("int 0x81") };
+}
+
+/// Holds interrupts back.
+pub fn disable_interrupts() {
+    // SAFETY: as for `wait_for_interrupt`.
+    unsafe { asm!("int 0x82") };
+}
+
+/// Reads a model-specific register. One that does not exist is a reported exception.
+pub fn read_msr(msr: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: reading touches no memory.
+    unsafe { asm!("int 0x83", in("ecx") msr, out("eax") low, out("edx") high) };
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Writes a model-specific register.
+///
+/// # Safety
+///
+/// The value must leave paging, segments and the local APIC's place as the runtime set them.
+pub unsafe fn write_msr(msr: u32, value: u64) {
+    let (low, high) = (value & 0xffff_ffff, value >> 32);
+    // SAFETY: the caller vouches for the value.
+    unsafe { asm!("int 0x84", in("ecx") msr, in("rax") low, in("rdx") high) };
+}
+
+/// Asks `cpuid` in ring 0, where a monitor's answer is always the one that counts.
+pub fn cpuid(leaf: u32, subleaf: u32) -> Cpuid {
+    let (eax, ebx, ecx, edx): (u32, u64, u32, u32);
+    // SAFETY: the instruction touches no memory; rbx, which the compiler keeps for itself, is put back.
+    unsafe {
+        asm!(
+            "mov {saved}, rbx",
+            "int 0x85",
+            "xchg {saved}, rbx",
+            saved = out(reg) ebx,
+            inout("eax") leaf => eax,
+            inout("ecx") subleaf => ecx,
+            out("edx") edx,
+        );
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "cpuid clears the upper half of rbx"
+    )]
+    let ebx = ebx as u32;
+    Cpuid { eax, ebx, ecx, edx }
+}
+
+/// Faults without an interrupt table.
+pub fn triple_fault() -> ! {
+    // SAFETY: nothing runs after it.
+    unsafe { asm!("int 0x86", options(noreturn)) }
+}
