@@ -4,6 +4,7 @@
 //! [`irq::IrqLine`], and is reached through [`Registers`]; the `vmm` crate supplies all three.
 
 pub mod irq;
+pub mod legacy;
 pub mod virtio;
 
 /// Guest RAM: the mappings that the guest's physical addresses resolve to.

@@ -5,9 +5,13 @@
 
 pub mod arch;
 pub mod boot;
+pub mod bus;
 pub mod control;
 pub mod exit;
+pub mod kvm;
 pub mod lifecycle;
+pub mod memory;
+pub mod process;
 mod vm;
 
 pub use exit::ExitReason;

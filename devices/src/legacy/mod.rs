@@ -1,0 +1,3 @@
+//! Devices that are not virtio.
+
+pub mod ioapic;

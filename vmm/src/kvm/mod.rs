@@ -1,0 +1,15 @@
+//! The only user of KVM: the VM, its vCPUs and its interrupt routes behind safe calls.
+
+// UNSAFETY: KVM keeps addresses that user space gives it (memory slots), and maps a page that both sides
+// write (`kvm_run`). The types here own what those addresses point to.
+#![expect(unsafe_code, reason = "KVM keeps pointers to our memory")]
+
+mod error;
+mod routing;
+mod vcpu;
+mod vm;
+
+pub use error::KvmError;
+pub use routing::InterruptRoutes;
+pub use vcpu::{BootState, EntryState, Kick, Turn, Vcpu};
+pub use vm::{Host, InterruptControllers, KvmVm};

@@ -1,0 +1,216 @@
+//! A KVM virtual machine: memory slots, interrupt controllers, and the descriptors wired to it.
+
+use std::io;
+use std::sync::Arc;
+
+use devices::GuestMemory;
+use kvm_bindings::{
+    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_enable_cap,
+    kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{InterruptRoutes, KvmError, Vcpu};
+
+/// I/O APIC pins, and so wired GSIs.
+const IOAPIC_PINS: u64 = 24;
+
+/// Three pages that Intel CPUs without unrestricted guest mode need (KVM API 4.35 `KVM_SET_TSS_ADDR`).
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// This host's KVM.
+pub struct Host {
+    kvm: Kvm,
+}
+
+/// Who holds the I/O APIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterruptControllers {
+    /// Local APICs in KVM, the I/O APIC here, no PIC, no PIT.
+    Split,
+    /// All of them in KVM, for hosts without the split.
+    InKernel,
+}
+
+/// A KVM virtual machine. Memory slots come first, interrupt controllers after: on recent kernels a slot
+/// added after a device waits for a grace period of several milliseconds.
+pub struct KvmVm {
+    // Before `memory`, so that it closes first.
+    fd: Arc<VmFd>,
+    routes: Arc<InterruptRoutes>,
+    controllers: InterruptControllers,
+    memory: Arc<GuestMemory>,
+}
+
+impl Host {
+    /// Opens `/dev/kvm`.
+    ///
+    /// # Errors
+    /// Says whether the device is missing, forbidden or too old.
+    pub fn open() -> Result<Self, KvmError> {
+        let kvm = Kvm::new().map_err(|error| {
+            let source = io::Error::from(error);
+            match source.kind() {
+                io::ErrorKind::NotFound => KvmError::NoDevice(source),
+                io::ErrorKind::PermissionDenied => KvmError::NoPermission {
+                    uid: crate::process::effective_uid(),
+                    source,
+                },
+                _ => KvmError::Open(source),
+            }
+        })?;
+        for (cap, name) in [
+            (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+            (Cap::Irqfd, "KVM_CAP_IRQFD"),
+            (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+        ] {
+            if !kvm.check_extension(cap) {
+                let number = cap as u32;
+                return Err(KvmError::MissingCapability { number, name });
+            }
+        }
+        Ok(Self { kvm })
+    }
+
+    /// CPUID leaves that KVM and this CPU can give a guest.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn supported_cpuid(&self) -> Result<CpuId, KvmError> {
+        self.kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(KvmError::call("KVM_GET_SUPPORTED_CPUID"))
+    }
+
+    /// Whether the local APIC timer has the TSC-deadline mode.
+    #[must_use]
+    pub fn has_tsc_deadline(&self) -> bool {
+        self.kvm.check_extension(Cap::TscDeadlineTimer)
+    }
+
+    /// Makes a VM over `memory`, with its interrupt controllers.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn create_vm(&self, memory: Arc<GuestMemory>, dirty_log: bool) -> Result<KvmVm, KvmError> {
+        let fd = self.create_vm_fd()?;
+        let fd = Arc::new(fd);
+        add_memory(&fd, &memory, dirty_log)?;
+        fd.set_tss_address(TSS_ADDRESS)
+            .map_err(KvmError::call("KVM_SET_TSS_ADDR"))?;
+        let controllers = create_controllers(&self.kvm, &fd)?;
+        Ok(KvmVm {
+            routes: Arc::new(InterruptRoutes::new(Arc::clone(&fd))),
+            fd,
+            controllers,
+            memory,
+        })
+    }
+
+    /// `KVM_CREATE_VM` can be interrupted by a signal while it waits for memory; that is no failure.
+    fn create_vm_fd(&self) -> Result<VmFd, KvmError> {
+        loop {
+            match self.kvm.create_vm() {
+                Err(error) if error.errno() == libc::EINTR => {}
+                other => return other.map_err(KvmError::call("KVM_CREATE_VM")),
+            }
+        }
+    }
+}
+
+fn add_memory(fd: &VmFd, memory: &GuestMemory, dirty_log: bool) -> Result<(), KvmError> {
+    for (slot, region) in memory.iter().enumerate() {
+        let host_address = region
+            .get_host_address(MemoryRegionAddress(0))
+            .expect("a region holds its first byte");
+        let request = kvm_userspace_memory_region {
+            slot: u32::try_from(slot).expect("guest memory has a handful of regions"),
+            flags: if dirty_log {
+                KVM_MEM_LOG_DIRTY_PAGES
+            } else {
+                0
+            },
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: host_address as u64,
+        };
+        // SAFETY: KVM uses `userspace_addr` until the VM descriptor closes.
+        // 1. It is the start of a live mapping of `memory_size` bytes: both come from `region`.
+        // 2. `KvmVm` owns `memory`, declared after the descriptor, so the descriptor closes first; vCPU
+        //    descriptors hold the VM too, and are closed before the machine lets go of its memory.
+        unsafe { fd.set_user_memory_region(request) }
+            .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    Ok(())
+}
+
+fn create_controllers(kvm: &Kvm, fd: &VmFd) -> Result<InterruptControllers, KvmError> {
+    if !kvm.check_extension(Cap::SplitIrqchip) {
+        fd.create_irq_chip()
+            .map_err(KvmError::call("KVM_CREATE_IRQCHIP"))?;
+        return Ok(InterruptControllers::InKernel);
+    }
+    let request = kvm_enable_cap {
+        cap: KVM_CAP_SPLIT_IRQCHIP,
+        args: [IOAPIC_PINS, 0, 0, 0],
+        ..Default::default()
+    };
+    fd.enable_cap(&request)
+        .map_err(KvmError::call("KVM_ENABLE_CAP(KVM_CAP_SPLIT_IRQCHIP)"))?;
+    Ok(InterruptControllers::Split)
+}
+
+impl KvmVm {
+    /// Who holds the I/O APIC.
+    #[must_use]
+    pub fn controllers(&self) -> InterruptControllers {
+        self.controllers
+    }
+
+    /// The VM's interrupt routes.
+    #[must_use]
+    pub fn routes(&self) -> Arc<InterruptRoutes> {
+        Arc::clone(&self.routes)
+    }
+
+    /// Guest memory.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// Makes vCPU `index`.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn create_vcpu(&self, index: u8) -> Result<Vcpu, KvmError> {
+        let fd = self
+            .fd
+            .create_vcpu(u64::from(index))
+            .map_err(KvmError::call("KVM_CREATE_VCPU"))?;
+        Ok(Vcpu::new(index, fd))
+    }
+
+    /// Makes a write to `line` an interrupt on `gsi`.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn wire_interrupt(&self, line: &EventFd, gsi: u32) -> Result<(), KvmError> {
+        self.fd
+            .register_irqfd(line, gsi)
+            .map_err(KvmError::call("KVM_IRQFD"))
+    }
+
+    /// Makes any guest write to `address` a write to `kick`, whatever its width and value.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn wire_kick(&self, kick: &EventFd, address: u64) -> Result<(), KvmError> {
+        self.fd
+            .register_ioevent(kick, &IoEventAddress::Mmio(address), NoDatamatch)
+            .map_err(KvmError::call("KVM_IOEVENTFD"))
+    }
+}

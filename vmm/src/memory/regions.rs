@@ -1,0 +1,179 @@
+//! Maps the regions that guest RAM consists of.
+
+use std::io;
+use std::ptr::null_mut;
+
+use devices::GuestMemory;
+use vm_config::HugePages;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{GuestAddress, GuestRegionMmap, MmapRegion};
+
+/// Alignment of every region, host side: a huge page.
+const ALIGNMENT: usize = 2 << 20;
+
+/// Why guest memory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The host has no room for the mapping.
+    #[error(
+        "Invalid Memory Configuration: Cannot create mmap region of {len} bytes for the guest; ask for less memory, or free some on the host"
+    )]
+    Map {
+        /// Size of the region.
+        len: u64,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The pool of huge pages is too small.
+    #[error(
+        "Invalid Memory Configuration: Cannot create mmap region of {len} bytes from 2 MiB pages; raise /proc/sys/vm/nr_hugepages, or set huge_pages to None"
+    )]
+    HugePages {
+        /// Size of the region.
+        len: u64,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The regions cannot be put together: more than the address space holds.
+    #[error(
+        "Invalid Memory Configuration: {len} bytes do not fit a guest's address space; ask for less memory"
+    )]
+    TooLarge {
+        /// Size of the region.
+        len: u64,
+    },
+}
+
+/// Maps `regions` (guest address and length in bytes, ascending), untouched.
+///
+/// # Errors
+/// When the host has no room, or a region has no meaning.
+pub fn allocate(
+    regions: &[(GuestAddress, u64)],
+    pages: HugePages,
+) -> Result<GuestMemory, MemoryError> {
+    let mapped: Result<Vec<_>, _> = regions
+        .iter()
+        .map(|&(start, len)| map_region(start, len, pages))
+        .collect();
+    GuestMemory::from_regions(mapped?).map_err(|_| MemoryError::TooLarge {
+        len: regions.iter().map(|(_, len)| len).sum(),
+    })
+}
+
+fn map_region(
+    start: GuestAddress,
+    len: u64,
+    pages: HugePages,
+) -> Result<GuestRegionMmap, MemoryError> {
+    let too_large = || MemoryError::TooLarge { len };
+    let size = usize::try_from(len).map_err(|_| too_large())?;
+    let address = map_private(size, pages).map_err(|source| match pages {
+        HugePages::TwoMiB => MemoryError::HugePages { len, source },
+        HugePages::None | HugePages::Transparent => MemoryError::Map { len, source },
+    })?;
+    let region = adopt(address, size).map_err(|_| too_large())?;
+    GuestRegionMmap::new(region, start).ok_or_else(too_large)
+}
+
+fn adopt(address: *mut u8, size: usize) -> Result<MmapRegion, vm_memory::mmap::MmapRegionError> {
+    let builder = MmapRegionBuilder::new(size)
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+    // SAFETY: `address` is the start of a mapping of `size` bytes, made with these protections and flags by
+    // `map_private`, that nothing else owns and nothing unmaps while the process lives.
+    unsafe { builder.with_raw_mmap_pointer(address) }.build()
+}
+
+/// Maps `size` bytes of zeroes, private to this process, at a multiple of [`ALIGNMENT`].
+fn map_private(size: usize, pages: HugePages) -> io::Result<*mut u8> {
+    let huge = match pages {
+        HugePages::TwoMiB => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
+        HugePages::None | HugePages::Transparent => 0,
+    };
+    let mut address = map(null_mut(), size, huge)?;
+    if !address.addr().is_multiple_of(ALIGNMENT) {
+        address = map_aligned(address, size)?;
+    }
+    if pages == HugePages::Transparent {
+        // SAFETY: The range is the mapping just made. Advice changes no content.
+        let result = unsafe { libc::madvise(address.cast(), size, libc::MADV_HUGEPAGE) };
+        if result != 0 {
+            tracing::warn!("the host has no transparent huge pages; guest memory uses 4 KiB pages");
+        }
+    }
+    Ok(address)
+}
+
+/// Replaces the mapping of `size` bytes at `first` by an aligned one: reserves more, keeps the aligned part.
+fn map_aligned(first: *mut u8, size: usize) -> io::Result<*mut u8> {
+    unmap(first, size);
+    let wide_size = size
+        .checked_add(ALIGNMENT)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+    let wide = map(null_mut(), wide_size, 0)?;
+    let lead = wide.addr().next_multiple_of(ALIGNMENT) - wide.addr();
+    let aligned = wide.wrapping_add(lead);
+    unmap(wide, lead);
+    unmap(aligned.wrapping_add(size), ALIGNMENT - lead);
+    Ok(aligned)
+}
+
+fn map(at: *mut u8, size: usize, extra_flags: i32) -> io::Result<*mut u8> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | extra_flags;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: Without MAP_FIXED a new mapping touches no existing one, whatever `at` and `size` are.
+    let address = unsafe { libc::mmap(at.cast(), size, protection, flags, -1, 0) };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(address.cast())
+}
+
+/// Unmaps a range that `map` made and nobody uses yet.
+fn unmap(address: *mut u8, size: usize) {
+    if size > 0 {
+        // SAFETY: The range lies in a mapping made by `map` just before, to which no reference exists.
+        unsafe { libc::munmap(address.cast(), size) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion};
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn regions_are_zero_and_aligned() {
+        let memory = allocate(
+            &[(GuestAddress(0), 3 * MIB), (GuestAddress(1 << 32), 5 * MIB)],
+            HugePages::None,
+        )
+        .unwrap();
+        for region in memory.iter() {
+            assert!(region.as_ptr().addr().is_multiple_of(ALIGNMENT));
+        }
+        let last = GuestAddress((1 << 32) + 5 * MIB - 8);
+        assert_eq!(memory.read_obj::<u64>(last).unwrap(), 0);
+        assert!(memory.read_obj::<u8>(GuestAddress(3 * MIB)).is_err());
+        assert_eq!(
+            memory.iter().map(GuestMemoryRegion::len).sum::<u64>(),
+            8 * MIB
+        );
+    }
+
+    #[test]
+    fn memory_beyond_the_address_space_is_refused_with_its_size() {
+        let error = allocate(&[(GuestAddress(0), 1 << 60)], HugePages::None).unwrap_err();
+        assert!(error.to_string().contains("1152921504606846976 bytes"));
+    }
+
+    #[test]
+    fn memory_can_be_far_larger_than_the_host() {
+        let memory = allocate(&[(GuestAddress(0), 1 << 40)], HugePages::None).unwrap();
+        memory.write_obj(7_u8, GuestAddress((1 << 40) - 1)).unwrap();
+    }
+}
