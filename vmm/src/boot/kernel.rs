@@ -8,6 +8,7 @@
 use std::fs::File;
 
 use devices::GuestMemory;
+use linux_loader::bootparam::setup_header;
 use vm_memory::GuestAddress;
 
 use super::elf::{self, ElfEntry, ElfError, Plan};
@@ -34,6 +35,10 @@ pub struct LoadedKernel {
     pub start: GuestAddress,
     /// First byte after it, memory that it clears for itself included. An initrd lies outside `start..end`.
     pub end: GuestAddress,
+    /// An initrd must end here or below.
+    pub initrd_limit: GuestAddress,
+    /// What the zero page of a bzImage begins with.
+    pub setup_header: Option<setup_header>,
 }
 
 /// Loads the kernel in `file` into fresh guest memory.
@@ -45,13 +50,14 @@ pub fn load_kernel(memory: &GuestMemory, file: &mut File) -> Result<LoadedKernel
 }
 
 fn load_elf(memory: &GuestMemory, file: &mut File) -> Result<LoadedKernel, ElfError> {
-    let plan = Plan::read(file, elf::first_region_end(memory))?;
+    let ram_end = elf::first_region_end(memory);
+    let plan = Plan::read(file, ram_end)?;
     plan.load(memory, file)?;
-    Ok(LoadedKernel::from_plan(&plan))
+    Ok(LoadedKernel::from_plan(&plan, ram_end))
 }
 
 impl LoadedKernel {
-    fn from_plan(plan: &Plan) -> Self {
+    fn from_plan(plan: &Plan, ram_end: u64) -> Self {
         let (entry, mode) = match plan.entry {
             ElfEntry::Pvh(entry) => (entry, BootMode::Pvh),
             ElfEntry::Linux64(entry) => (entry, BootMode::Linux64),
@@ -61,6 +67,8 @@ impl LoadedKernel {
             mode,
             start: plan.start(),
             end: plan.end(),
+            initrd_limit: GuestAddress(ram_end),
+            setup_header: None,
         }
     }
 }

@@ -1,12 +1,17 @@
 //! Puts a kernel, its command line and its initial RAM disk into guest memory, and says how to enter it.
 //!
-//! [`kernel::load_kernel`] recognises the image; [`elf`] places segments. Everything read here comes from a
+//! [`kernel::load_kernel`] recognises the image, [`elf`] places its segments, [`cmdline`] and [`initrd`] add the rest,
+//! and [`pvh`] or [`linux`] tells the kernel where it all is. Everything read here comes from a
 //! file somebody else made: each number in it is checked before it is used.
 
+pub mod cmdline;
 #[cfg(target_arch = "x86_64")]
 pub mod elf;
+pub mod initrd;
 #[cfg(target_arch = "x86_64")]
 pub mod kernel;
+#[cfg(target_arch = "x86_64")]
+pub mod linux;
 #[cfg(target_arch = "x86_64")]
 pub mod pvh;
 
