@@ -19,6 +19,7 @@ use vm_memory::{
 };
 
 use crate::arch::x86_64::layout::HIGH_MEMORY_START;
+use crate::arch::x86_64::regs::IDENTITY_MAP_END;
 
 /// First bytes of an ELF file.
 pub const MAGIC: [u8; 4] = *b"\x7fELF";
@@ -28,8 +29,6 @@ const MAX_PROGRAM_HEADERS: u16 = 64;
 const MAX_NOTES_BYTES: u64 = 64 << 10;
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: physical address of the 32-bit PVH entry.
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
-/// The identity map of the 64-bit entry ends here.
-const LINUX64_LIMIT: u64 = 1 << 30;
 
 /// Why an ELF file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -246,8 +245,8 @@ impl Plan {
         if matches!(self.entry, ElfEntry::Pvh(_)) {
             return Ok(());
         }
-        match self.segments.iter().find(|s| s.end() > LINUX64_LIMIT) {
-            Some(segment) => Err(segment.misplaced(LINUX64_LIMIT)),
+        match self.segments.iter().find(|s| s.end() > IDENTITY_MAP_END) {
+            Some(segment) => Err(segment.misplaced(IDENTITY_MAP_END)),
             None => Ok(()),
         }
     }

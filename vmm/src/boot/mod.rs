@@ -1,9 +1,11 @@
 //! Puts a kernel, its command line and its initial RAM disk into guest memory, and says how to enter it.
 //!
-//! [`kernel::load_kernel`] recognises the image, [`elf`] places its segments, [`cmdline`] and [`initrd`] add the rest,
+//! [`kernel::load_kernel`] recognises the image, [`bzimage`] unpacks it, [`elf`] places its segments, [`cmdline`] and [`initrd`] add the rest,
 //! and [`pvh`] or [`linux`] tells the kernel where it all is. Everything read here comes from a
 //! file somebody else made: each number in it is checked before it is used.
 
+#[cfg(target_arch = "x86_64")]
+pub mod bzimage;
 pub mod cmdline;
 #[cfg(target_arch = "x86_64")]
 pub mod elf;
@@ -14,6 +16,8 @@ pub mod kernel;
 pub mod linux;
 #[cfg(target_arch = "x86_64")]
 pub mod pvh;
+#[cfg(target_arch = "x86_64")]
+pub mod unpack;
 
 use vm_memory::GuestAddress;
 

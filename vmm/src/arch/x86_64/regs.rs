@@ -40,6 +40,9 @@ const TYPE_CODE: u8 = 0xb; // execute, read, accessed
 const TYPE_DATA: u8 = 0x3; // read, write, accessed
 const TYPE_TSS_BUSY: u8 = 0xb;
 
+/// First address that the page tables of the 64-bit Linux protocol do not map.
+pub const IDENTITY_MAP_END: u64 = 1 << 30;
+
 /// How the first instruction of a kernel expects the processor to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootMode {
