@@ -103,7 +103,10 @@ ap_long_mode:
     mov rax, [starting_stack]
     ENTER_RING_3 rt_start_ap
 
-# Gates: what ring 3 cannot do itself. Each is one vector, so that nothing has to be dispatched.
+# Gates: what ring 3 cannot do itself. A breakpoint in ring 3 comes here and names the gate in r10.
+.globl gate
+gate:
+    jmp r10
 
 # Sleeps until an interrupt has been handled. `sti` lets none in before `hlt` has begun.
 .globl gate_wait

@@ -1,9 +1,19 @@
 //! Gates into ring 0 for what ring 3 may not do. The other halves are in `entry.s`.
+//!
+//! A breakpoint runs the code at r10 in ring 0, on the stack of the TSS. Of the ways to call ring 0
+//! this one asks for no set-up, and software-backed KVM has it (it has no `int n`).
 
 use core::arch::asm;
 
-/// First gate vector; the order is that of the entries `interrupts` installs.
-pub(crate) const FIRST_VECTOR: u8 = 0x80;
+unsafe extern "C" {
+    fn gate_wait();
+    fn gate_enable_interrupts();
+    fn gate_disable_interrupts();
+    fn gate_read_msr();
+    fn gate_write_msr();
+    fn gate_cpuid();
+    fn gate_triple_fault();
+}
 
 /// What `cpuid` answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,26 +32,28 @@ pub struct Cpuid {
 /// sleeps in one step, so one that arrives after the caller's last look still wakes it.
 pub fn wait_for_interrupt() {
     // SAFETY: the gate keeps all registers; an interrupt handler writes only the counters, which are atomic.
-    unsafe { asm!("int 0x80") };
+    unsafe { asm!("int3", in("r10") gate_wait) };
 }
 
 /// Lets interrupts arrive.
 pub fn enable_interrupts() {
     // SAFETY: as for `wait_for_interrupt`.
-    unsafe { asm!("int 0x81") };
+    unsafe { asm!("int3", in("r10") gate_enable_interrupts) };
 }
 
 /// Holds interrupts back.
 pub fn disable_interrupts() {
     // SAFETY: as for `wait_for_interrupt`.
-    unsafe { asm!("int 0x82") };
+    unsafe { asm!("int3", in("r10") gate_disable_interrupts) };
 }
 
 /// Reads a model-specific register. One that does not exist is a reported exception.
 pub fn read_msr(msr: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: reading touches no memory.
-    unsafe { asm!("int 0x83", in("ecx") msr, out("eax") low, out("edx") high) };
+    unsafe {
+        asm!("int3", in("r10") gate_read_msr, in("ecx") msr, out("eax") low, out("edx") high)
+    };
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -53,7 +65,7 @@ pub fn read_msr(msr: u32) -> u64 {
 pub unsafe fn write_msr(msr: u32, value: u64) {
     let (low, high) = (value & 0xffff_ffff, value >> 32);
     // SAFETY: the caller vouches for the value.
-    unsafe { asm!("int 0x84", in("ecx") msr, in("rax") low, in("rdx") high) };
+    unsafe { asm!("int3", in("r10") gate_write_msr, in("ecx") msr, in("rax") low, in("rdx") high) };
 }
 
 /// Asks `cpuid` in ring 0, where a monitor's answer is always the one that counts.
@@ -63,8 +75,9 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> Cpuid {
     unsafe {
         asm!(
             "mov {saved}, rbx",
-            "int 0x85",
+            "int3",
             "xchg {saved}, rbx",
+            in("r10") gate_cpuid,
             saved = out(reg) ebx,
             inout("eax") leaf => eax,
             inout("ecx") subleaf => ecx,
@@ -82,5 +95,5 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> Cpuid {
 /// Faults without an interrupt table.
 pub fn triple_fault() -> ! {
     // SAFETY: nothing runs after it.
-    unsafe { asm!("int 0x86", options(noreturn)) }
+    unsafe { asm!("int3", in("r10") gate_triple_fault, options(noreturn)) }
 }

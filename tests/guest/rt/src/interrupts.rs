@@ -1,14 +1,13 @@
 //! The interrupt table, counters of device interrupts, and the report of an exception.
 //!
-//! Vectors: 0–31 exceptions, 32–63 devices, 0x80–0x86 [`gates`], 0xff spurious (Intel SDM 3A, chapter 6).
+//! Vectors: 0–31 exceptions, 3 among them for [`gates`](crate::gates), 32–63 devices, 0xff spurious (Intel SDM 3A, chapter 6).
 
 use core::sync::atomic::{AtomicU64, Ordering};
-
-use crate::gates;
 
 const VECTOR_ENTRY_BYTES: u64 = 16;
 const FIRST_DEVICE_VECTOR: u8 = 32;
 const VECTORS_WITH_ENTRY: u8 = 64;
+const BREAKPOINT: u8 = 3;
 const SPURIOUS_VECTOR: u8 = 0xff;
 /// Ring 0 code segment of `entry.s`.
 const CODE64: u64 = 0x10;
@@ -31,13 +30,7 @@ static interrupt_counts: [AtomicU64; VECTORS_WITH_ENTRY as usize] =
 
 unsafe extern "C" {
     safe fn vector_entries();
-    safe fn gate_wait();
-    safe fn gate_enable_interrupts();
-    safe fn gate_disable_interrupts();
-    safe fn gate_read_msr();
-    safe fn gate_write_msr();
-    safe fn gate_cpuid();
-    safe fn gate_triple_fault();
+    safe fn gate();
     safe fn spurious_interrupt();
 }
 
@@ -76,18 +69,7 @@ pub(crate) fn build_table() {
             GATE_RING_0,
         );
     }
-    let gates: [unsafe extern "C" fn(); 7] = [
-        gate_wait,
-        gate_enable_interrupts,
-        gate_disable_interrupts,
-        gate_read_msr,
-        gate_write_msr,
-        gate_cpuid,
-        gate_triple_fault,
-    ];
-    for (vector, gate) in (gates::FIRST_VECTOR..).zip(gates) {
-        set(vector, gate as *const () as u64, GATE_RING_3);
-    }
+    set(BREAKPOINT, gate as *const () as u64, GATE_RING_3);
     set(
         SPURIOUS_VECTOR,
         spurious_interrupt as *const () as u64,

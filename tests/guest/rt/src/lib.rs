@@ -10,12 +10,15 @@
 
 #![no_std]
 
+pub mod acpi;
 pub mod apic;
 pub mod boot;
+pub mod checksum;
 pub mod clock;
 pub mod command_line;
 pub mod gates;
 pub mod interrupts;
+pub mod keyboard;
 pub mod paging;
 pub mod physical;
 pub mod port;

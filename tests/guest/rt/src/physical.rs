@@ -1,6 +1,12 @@
 //! Guest physical memory by address: device registers, and what the monitor left in RAM.
 
+use core::ops::Range;
 use core::ptr;
+
+unsafe extern "C" {
+    safe static image_start: u8;
+    safe static image_end: u8;
+}
 
 mod sealed {
     /// Any bit pattern is a value, and one load instruction reads it.
@@ -9,6 +15,11 @@ mod sealed {
     impl Plain for u16 {}
     impl Plain for u32 {}
     impl Plain for u64 {}
+}
+
+/// Where this kernel lies, with its zeroed memory and its stacks, in whole pages.
+pub fn image() -> Range<u64> {
+    &raw const image_start as u64..&raw const image_end as u64
 }
 
 /// Reads an integer from mapped memory; it need not be aligned.

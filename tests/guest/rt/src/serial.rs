@@ -1,4 +1,4 @@
-//! COM1, a 16550A: [`print!`], [`println!`] and polled input.
+//! COM1, a 16550A: [`print!`](crate::print), [`println!`](crate::println) and [`Input`].
 //!
 //! Every port access leaves the guest, which costs tens of microseconds, so the transmitter is asked
 //! for room once per FIFO and not once per byte.
@@ -6,7 +6,8 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use crate::port;
+use crate::interrupts::DeviceVector;
+use crate::{apic, gates, port};
 
 const COM1: u16 = 0x3f8;
 const RECEIVE_BUFFER: u16 = COM1;
@@ -28,7 +29,7 @@ const FIFO_BYTES: u8 = 16;
 const UNKNOWN: u8 = u8::MAX;
 
 /// Interrupt controller input of COM1.
-pub const GSI: u32 = 4;
+const GSI: u32 = 4;
 
 /// Bytes the transmit FIFO takes before it must be asked again. Only one processor prints.
 static ROOM: AtomicU8 = AtomicU8::new(UNKNOWN);
@@ -62,15 +63,27 @@ pub fn write_bytes(bytes: &[u8]) {
     ROOM.store(room, Ordering::Relaxed);
 }
 
-/// Takes a received byte, if there is one.
-pub fn read_byte() -> Option<u8> {
-    (port::read(LINE_STATUS) & DATA_READY != 0).then(|| port::read(RECEIVE_BUFFER))
-}
+/// Received bytes; sleeps while there is none.
+#[derive(Debug)]
+pub struct Input(());
 
-/// Has received bytes raise [`GSI`].
-pub fn enable_receive_interrupt() {
-    port::write(MODEM_CONTROL, MODEM_CONTROL_WITH_INTERRUPT);
-    port::write(INTERRUPT_ENABLE, RECEIVED_DATA_AVAILABLE);
+impl Input {
+    /// Has COM1 raise `vector` on the calling processor when bytes come in.
+    pub fn enable(vector: DeviceVector) -> Self {
+        apic::enable();
+        apic::route(GSI, vector);
+        port::write(MODEM_CONTROL, MODEM_CONTROL_WITH_INTERRUPT);
+        port::write(INTERRUPT_ENABLE, RECEIVED_DATA_AVAILABLE);
+        Self(())
+    }
+
+    /// Waits for one byte.
+    pub fn read(&mut self) -> u8 {
+        while port::read(LINE_STATUS) & DATA_READY == 0 {
+            gates::wait_for_interrupt();
+        }
+        port::read(RECEIVE_BUFFER)
+    }
 }
 
 /// Formats to COM1.
@@ -85,7 +98,7 @@ macro_rules! print {
 /// Formats to COM1 and ends the line.
 #[macro_export]
 macro_rules! println {
-    ($format:literal $($argument:tt)*) => {
-        $crate::print!(concat!($format, "\n") $($argument)*)
+    ($($argument:tt)*) => {
+        $crate::print!("{}\n", format_args!($($argument)*))
     };
 }

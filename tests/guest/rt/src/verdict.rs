@@ -6,12 +6,7 @@
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{gates, port, print, println, start};
-
-/// Keyboard controller command port.
-const I8042_COMMAND: u16 = 0x64;
-/// Pulses the processor's reset line.
-const PULSE_RESET: u8 = 0xfe;
+use crate::{gates, keyboard, println, start};
 
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
@@ -39,24 +34,19 @@ pub fn pass() -> ! {
     reset()
 }
 
-/// Ends the test with a reason. [`fail!`] formats one.
+/// Ends the test with a reason. [`fail!`](crate::fail) formats one.
 pub fn fail_with(reason: core::fmt::Arguments<'_>) -> ! {
     // A failure while failing, or on a second processor, must not print again.
     if !HAS_FAILED.swap(true, Ordering::Relaxed) {
-        print!("FAIL {reason}\n");
+        println!("FAIL {reason}");
     }
     reset()
 }
 
 /// Resets the machine.
 pub fn reset() -> ! {
-    keyboard_reset();
+    keyboard::pulse_reset();
     gates::triple_fault()
-}
-
-/// Asks the keyboard controller for a reset; returns only if there was none.
-pub fn keyboard_reset() {
-    port::write(I8042_COMMAND, PULSE_RESET);
 }
 
 #[panic_handler]

@@ -1,0 +1,23 @@
+//! Prints where the initial RAM disk lies and its checksum.
+
+#![no_std]
+#![no_main]
+
+use rt::boot::BootInfo;
+use rt::checksum::Fnv1a64;
+use rt::{physical, println};
+
+rt::kernel!(main);
+
+fn main(boot: &BootInfo) {
+    let Some(initrd) = boot.initrd else {
+        rt::fail!("there is no initrd");
+    };
+    let mut sum = Fnv1a64::new();
+    for address in initrd.address..initrd.address + initrd.len {
+        sum.update(&[physical::read(address)]);
+    }
+    println!("initrd_address={:#x}", initrd.address);
+    println!("initrd_size={}", initrd.len);
+    println!("initrd_fnv1a64={:016x}", sum.value());
+}

@@ -1,0 +1,96 @@
+//! The ACPI tables a kernel needs: the processors of the MADT.
+//!
+//! Source: ACPI 6.5, chapters 5.2.5 (RSDP) to 5.2.12 (MADT).
+
+use crate::physical;
+use crate::processors::MAX_PROCESSORS;
+
+const HEADER_BYTES: u64 = 36;
+/// Entries follow the header, the local APIC's address and the flags.
+const MADT_FIRST_ENTRY: u64 = HEADER_BYTES + 8;
+const PROCESSOR_LOCAL_APIC: u8 = 0;
+const ENABLED: u32 = 1;
+
+/// Local APIC IDs of the enabled processors, in the MADT's order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Processors {
+    apic_ids: [u32; MAX_PROCESSORS],
+    count: usize,
+}
+
+impl Processors {
+    /// The IDs; the boot processor's is among them.
+    pub fn apic_ids(&self) -> &[u32] {
+        &self.apic_ids[..self.count]
+    }
+
+    /// IDs 0 to `count` - 1, for a machine that describes none.
+    pub fn numbered(count: usize) -> Self {
+        let mut processors = Self::default();
+        for (id, _) in (0..).zip(0..count) {
+            processors.add(id);
+        }
+        processors
+    }
+
+    fn add(&mut self, apic_id: u32) {
+        crate::check!(
+            self.count < MAX_PROCESSORS,
+            "more than {MAX_PROCESSORS} processors"
+        );
+        self.apic_ids[self.count] = apic_id;
+        self.count += 1;
+    }
+}
+
+/// Finds the MADT from the root pointer and lists its processors. Fails the test if a table is
+/// missing or its checksum is wrong.
+pub fn processors(rsdp: u64) -> Processors {
+    let madt = find_table(rsdp, *b"APIC");
+    let end = madt + table_len(madt);
+    let mut processors = Processors::default();
+    let mut entry = madt + MADT_FIRST_ENTRY;
+    while entry < end {
+        let kind: u8 = physical::read(entry);
+        let len: u8 = physical::read(entry + 1);
+        crate::check!(len >= 2, "MADT entry of {len} bytes");
+        let flags: u32 = physical::read(entry + 4);
+        if kind == PROCESSOR_LOCAL_APIC && flags & ENABLED != 0 {
+            processors.add(u32::from(physical::read::<u8>(entry + 3)));
+        }
+        entry += u64::from(len);
+    }
+    processors
+}
+
+fn find_table(rsdp: u64, signature: [u8; 4]) -> u64 {
+    let magic: u64 = physical::read(rsdp);
+    crate::check!(magic.to_le_bytes() == *b"RSD PTR ", "no RSDP at {rsdp:#x}");
+    check_sum(rsdp, 20, "RSDP");
+    check_sum(rsdp, 36, "extended RSDP");
+
+    let xsdt: u64 = physical::read(rsdp + 24);
+    check_sum(xsdt, table_len(xsdt), "XSDT");
+    let mut pointer = xsdt + HEADER_BYTES;
+    while pointer < xsdt + table_len(xsdt) {
+        let table: u64 = physical::read(pointer);
+        if physical::read::<u32>(table).to_le_bytes() == signature {
+            check_sum(table, table_len(table), "table");
+            return table;
+        }
+        pointer += 8;
+    }
+    crate::fail!("the XSDT lists no {signature:?}")
+}
+
+fn table_len(table: u64) -> u64 {
+    u64::from(physical::read::<u32>(table + 4))
+}
+
+fn check_sum(start: u64, len: u64, name: &str) {
+    let sum = (start..start + len).fold(0u8, |sum, at| sum.wrapping_add(physical::read(at)));
+    crate::check!(
+        sum == 0,
+        "checksum of the {name} at {start:#x} is off by {sum:#x}"
+    );
+}
