@@ -10,6 +10,7 @@ use crate::{DeviceId, MacAddressError, RateLimiter};
 
 /// Whether the guest is offered a write cache it can flush.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum CacheType {
     /// No flush command: the host's cache is trusted.
     #[default]
@@ -20,6 +21,7 @@ pub enum CacheType {
 
 /// How the monitor does a disk's I/O.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum BlockEngine {
     /// In the event loop, one call a request.
     #[default]
@@ -30,6 +32,7 @@ pub enum BlockEngine {
 
 /// `PUT /drives/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Drive {
     /// The drive's name; equal to the one in the path.
@@ -44,17 +47,20 @@ pub struct Drive {
     /// The guest cannot write.
     pub is_read_only: Option<bool>,
     /// File or block device behind it.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub path_on_host: Option<PathBuf>,
     /// Limits on its use.
     pub rate_limiter: Option<RateLimiter>,
     /// I/O engine.
     pub io_engine: Option<BlockEngine>,
     /// vhost-user back end, instead of a file.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub socket: Option<PathBuf>,
 }
 
 /// `PUT /network-interfaces/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetworkInterface {
     /// The interface's name; equal to the one in the path.
@@ -73,7 +79,9 @@ pub struct NetworkInterface {
 
 /// An Ethernet address, written as six two-digit hexadecimal groups joined by `:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"))]
 pub struct MacAddress(pub [u8; 6]);
 
 impl FromStr for MacAddress {

@@ -17,3 +17,8 @@ pub enum MachineError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("The provided MAC address is invalid.")]
 pub struct MacAddressError;
+
+/// Text that is not a log level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Invalid LevelFilter")]
+pub struct LogLevelError;

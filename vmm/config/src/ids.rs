@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// The API checks the name in the path (alphanumeric or `_`); a configuration file may use any name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct DeviceId(pub String);
 
@@ -20,6 +21,7 @@ impl fmt::Display for DeviceId {
 
 /// A microVM's name: 1 to 64 ASCII letters, digits or `-`. Holding one proves it was checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct InstanceId(String);
 

@@ -8,11 +8,13 @@ mod devices;
 mod error;
 mod ids;
 mod limits;
+mod logger;
 mod machine;
 
 pub use boot::BootSource;
 pub use devices::{BlockEngine, CacheType, Drive, MacAddress, NetworkInterface};
-pub use error::{MacAddressError, MachineError};
+pub use error::{LogLevelError, MacAddressError, MachineError};
 pub use ids::{DeviceId, InstanceId, InstanceIdError};
 pub use limits::{RateLimiter, TokenBucket};
+pub use logger::{LogLevel, LoggerConfig};
 pub use machine::{CpuTemplate, HugePages, MAX_VCPUS, Machine, MachinePatch};

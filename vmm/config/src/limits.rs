@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// A bucket whose `size` or `refill_time` is 0 is disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenBucket {
     /// Tokens: bytes or operations.
     pub size: u64,
@@ -18,6 +19,7 @@ pub struct TokenBucket {
 
 /// Two buckets; an absent one does not limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RateLimiter {
     /// Bytes.

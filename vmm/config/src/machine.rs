@@ -12,6 +12,7 @@ const HUGE_PAGE_MIB: usize = 2;
 
 /// How the host backs guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum HugePages {
     /// 4 KiB pages.
     #[default]
@@ -25,6 +26,7 @@ pub enum HugePages {
 
 /// Named CPU templates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[expect(missing_docs, reason = "the names are the whole meaning")]
 pub enum CpuTemplate {
     C3,
@@ -37,6 +39,7 @@ pub enum CpuTemplate {
 
 /// `PUT /machine-config`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// vCPUs, 1..=32; 1 or even when `smt` is on.
@@ -59,6 +62,7 @@ pub struct Machine {
 
 /// `PATCH /machine-config`: an absent field keeps its value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of `Machine`")]
 pub struct MachinePatch {
