@@ -11,8 +11,8 @@ impl Fnv1a64 {
     }
 
     /// Adds bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
+    pub fn update(&mut self, bytes: impl IntoIterator<Item = u8>) {
+        for byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }

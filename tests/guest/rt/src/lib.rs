@@ -16,6 +16,7 @@ pub mod boot;
 pub mod checksum;
 pub mod clock;
 pub mod command_line;
+pub mod device_memory;
 pub mod gates;
 pub mod interrupts;
 pub mod keyboard;
@@ -26,6 +27,7 @@ pub mod processors;
 pub mod serial;
 pub mod taken;
 pub mod verdict;
+pub mod virtio;
 
 mod memory_functions;
 mod start;

@@ -14,9 +14,7 @@ fn main(boot: &BootInfo) {
         rt::fail!("there is no initrd");
     };
     let mut sum = Fnv1a64::new();
-    for address in initrd.address..initrd.address + initrd.len {
-        sum.update(&[physical::read(address)]);
-    }
+    sum.update((initrd.address..initrd.address + initrd.len).map(physical::read::<u8>));
     println!("initrd_address={:#x}", initrd.address);
     println!("initrd_size={}", initrd.len);
     println!("initrd_fnv1a64={:016x}", sum.value());
