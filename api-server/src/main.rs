@@ -1,3 +1,122 @@
-//! The microVM process.
+//! The microVM process: reads the command line, listens, and becomes the microVM's event loop.
+//!
+//! ```text
+//! main thread   command line, socket, then vmm::run until the microVM ends
+//! api thread    server -> router -> routes: a request becomes a command to the event loop (not with --no-api)
+//! ```
 
-fn main() {}
+mod answer;
+mod cli;
+mod error;
+mod exit;
+mod logger;
+#[cfg(all(test, feature = "openapi"))]
+mod openapi;
+mod router;
+mod routes;
+mod server;
+mod signals;
+mod version;
+
+use std::io::Write;
+
+use cli::{Invocation, Options};
+use exit::leave;
+use server::ApiThread;
+use tracing::{error, info};
+use vmm::control::{Control, Mailbox};
+
+/// Exit code of a failure that has no code of its own.
+const EXIT_GENERIC: u8 = 1;
+
+fn main() {
+    match cli::parse(std::env::args().skip(1)) {
+        Ok(Invocation::Run(options)) => run(*options),
+        Ok(Invocation::Help) => print(&cli::help_text()),
+        Ok(Invocation::Version) => print(&cli::version_text()),
+        Err(mistake) => {
+            logger::install();
+            error!("{}", mistake.report());
+            eprintln!("Error: {mistake}");
+            leave(mistake.exit_code());
+        }
+    }
+}
+
+/// Prints what was asked for; a reader that went away is no failure.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn run(options: Options) -> ! {
+    // First of all, so that a client that waits for the socket waits as little as possible.
+    let bound = options
+        .api_socket
+        .as_deref()
+        .map(|path| (path, exit::bind(path)));
+    logger::install();
+    logger::set_id(options.id.clone());
+    if let Err(failure) = logger::configure(&options.logger) {
+        fail(format_args!(
+            "Logger error: Failed to open target file: {failure}"
+        ));
+    }
+    info!("Running Firecracker v{}", version::API_LEVEL);
+    exit::remember_terminal();
+    if let Err(failure) = signals::install() {
+        fail(format_args!("cannot handle signals: {failure}"));
+    }
+    let listener = match bound {
+        None => None,
+        Some((path, Ok(listener))) => {
+            info!("Listening on API socket ({path:?}).");
+            Some(listener)
+        }
+        Some((path, Err(failure))) => fail(format_args!(
+            "Failed to open the API socket at: {}. Check that it is not already used. ({failure})",
+            path.display()
+        )),
+    };
+    let (control, mailbox) = match Mailbox::new() {
+        Ok(pair) => pair,
+        Err(failure) => fail(format_args!("cannot make an eventfd: {failure}")),
+    };
+    let (api, _unused_control) = match listener {
+        Some(listener) => (Some(start_api(listener, control, options)), None),
+        None => (None, Some(control)),
+    };
+    let reason = vmm::run(vmm::Settings::default(), mailbox);
+    end(&reason, api)
+}
+
+fn start_api(
+    listener: std::os::unix::net::UnixListener,
+    control: Control,
+    options: Options,
+) -> ApiThread {
+    let api = router::Api::new(control, options.id);
+    match server::start(listener, api, options.max_payload) {
+        Ok(thread) => thread,
+        Err(failure) => fail(format_args!("cannot start the API thread: {failure}")),
+    }
+}
+
+/// Lets the API thread finish its answers, then leaves.
+fn end(reason: &vmm::ExitReason, api: Option<ApiThread>) -> ! {
+    info!("Vmm is stopping.");
+    if let Some(api) = api {
+        api.finish();
+    }
+    match reason.code() {
+        0 => info!("{reason}"),
+        _ => error!("{reason}"),
+    }
+    leave(reason.code());
+}
+
+/// Logs why the process cannot go on, and leaves.
+fn fail(why: std::fmt::Arguments<'_>) -> ! {
+    error!("{why}");
+    eprintln!("Error: {why}");
+    leave(EXIT_GENERIC);
+}

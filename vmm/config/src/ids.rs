@@ -43,6 +43,14 @@ impl FromStr for InstanceId {
     }
 }
 
+impl InstanceId {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Default for InstanceId {
     fn default() -> Self {
         Self("anonymous-instance".to_owned())

@@ -1,0 +1,120 @@
+//! What a request is answered with.
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use vmm::control::CommandError;
+
+use crate::error::{ApiError, Fault};
+
+/// The name clients expect of the server.
+pub(crate) const SERVER_NAME: &str = "Firecracker API";
+
+/// Status, body and whether the request used something that will go away.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    status: StatusCode,
+    body: Option<Vec<u8>>,
+    is_deprecated: bool,
+}
+
+/// Whether a connection goes on after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// The next request may follow.
+    KeepAlive,
+    /// Nothing more is read.
+    Close,
+}
+
+impl Answer {
+    /// 204: done.
+    pub(crate) fn done() -> Self {
+        Self {
+            status: StatusCode::NO_CONTENT,
+            body: None,
+            is_deprecated: false,
+        }
+    }
+
+    /// 200 with `value`.
+    pub(crate) fn json(value: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(value).expect("our own types are JSON: their keys are text");
+        Self {
+            status: StatusCode::OK,
+            body: Some(body),
+            is_deprecated: false,
+        }
+    }
+
+    /// 400 with the reason.
+    pub(crate) fn refuse(error: &ApiError) -> Self {
+        let fault = Self::json(&Fault::from(error));
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            ..fault
+        }
+    }
+
+    /// Marks the answer when the request used something that will go away.
+    pub(crate) fn deprecated_if(self, is_deprecated: bool) -> Self {
+        Self {
+            is_deprecated,
+            ..self
+        }
+    }
+
+    /// Whether the request used something that will go away.
+    pub(crate) fn is_deprecated(&self) -> bool {
+        self.is_deprecated
+    }
+
+    /// The status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The body, empty when there is none.
+    pub(crate) fn body(&self) -> &[u8] {
+        self.body.as_deref().unwrap_or_default()
+    }
+
+    /// As HTTP, headers in the order clients have always seen.
+    pub(crate) fn into_response(self, then: Then) -> Response<Full<Bytes>> {
+        let has_body = self.body.is_some();
+        let mut response = Response::new(Full::from(self.body.unwrap_or_default()));
+        *response.status_mut() = self.status;
+        let connection = match then {
+            Then::KeepAlive => "keep-alive",
+            Then::Close => "close",
+        };
+        let headers = response.headers_mut();
+        headers.insert(SERVER, HeaderValue::from_static(SERVER_NAME));
+        headers.insert(CONNECTION, HeaderValue::from_static(connection));
+        if self.is_deprecated {
+            let deprecation = HeaderName::from_static("deprecation");
+            headers.insert(deprecation, HeaderValue::from_static("true"));
+        }
+        if has_body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        response
+    }
+}
+
+impl From<Result<(), ApiError>> for Answer {
+    fn from(result: Result<(), ApiError>) -> Self {
+        match result {
+            Ok(()) => Self::done(),
+            Err(error) => Self::refuse(&error),
+        }
+    }
+}
+
+impl From<Result<(), CommandError>> for Answer {
+    fn from(result: Result<(), CommandError>) -> Self {
+        Self::from(result.map_err(ApiError::from))
+    }
+}

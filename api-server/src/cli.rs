@@ -1,0 +1,428 @@
+//! The command line: a table of flags and the walk over the arguments.
+//!
+//! The rules are those clients and jails rely on (`--name value` and nothing else, `--help` and `--version`
+//! win, what follows a bare `--` is ignored, one wording per mistake), which no general parser offers.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use vm_config::{InstanceId, InstanceIdError, LogLevel, LoggerConfig};
+
+use crate::version;
+
+/// Exit code: an argument is wrong.
+const EXIT_ARGUMENTS: u8 = 153;
+/// Exit code: a setting is wrong.
+const EXIT_SETTING: u8 = 152;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Invocation {
+    /// Print the flags.
+    Help,
+    /// Print the version.
+    Version,
+    /// Run a microVM.
+    Run(Box<Options>),
+}
+
+/// How to run the microVM.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Where to listen; `None` with `--no-api`.
+    pub(crate) api_socket: Option<PathBuf>,
+    /// The microVM's name.
+    pub(crate) id: InstanceId,
+    /// What to log, and where.
+    pub(crate) logger: LoggerConfig,
+    /// Largest request body in bytes.
+    pub(crate) max_payload: usize,
+}
+
+/// A command line that cannot be served, in the words scripts look for.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("Found argument '{0}' which wasn't expected, or isn't valid in this context.")]
+    Unexpected(String),
+    #[error("The argument '{0}' requires a value, but none was supplied.")]
+    MissingValue(&'static str),
+    #[error("The argument '{0}' was provided more than once.")]
+    Duplicate(&'static str),
+    #[error("Argument '{0}' required, but not found.")]
+    Required(&'static str),
+    #[error("The argument '{0}' is not supported by this build; leave it out.")]
+    Unsupported(&'static str),
+    #[error("The argument '{name}' needs a whole number, not {value:?}.")]
+    Number { name: &'static str, value: String },
+    #[error("The argument 'id' is wrong: {0}.")]
+    Id(#[from] InstanceIdError),
+    #[error("invalid level {0:?}; use Off, Error, Warning, Info, Debug or Trace")]
+    Level(String),
+}
+
+impl CliError {
+    /// The exit code for it.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Level(_) => EXIT_SETTING,
+            _ => EXIT_ARGUMENTS,
+        }
+    }
+
+    /// The line that reports it.
+    pub(crate) fn report(&self) -> String {
+        match self {
+            Self::Level(_) => self.to_string(),
+            _ => format!("Arguments parsing error: {self} \n\nFor more information try --help."),
+        }
+    }
+}
+
+/// What this build does with a flag.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Support {
+    Full,
+    /// Accepted without effect.
+    Ignored,
+    /// Part of the interface, refused by this build.
+    Refused,
+}
+
+/// One row of the table.
+struct Flag {
+    name: &'static str,
+    /// Help text; empty for what this build does not do.
+    help: &'static str,
+    takes_value: bool,
+    default: Option<&'static str>,
+    support: Support,
+}
+
+const fn value(name: &'static str, help: &'static str, default: Option<&'static str>) -> Flag {
+    Flag {
+        name,
+        help,
+        takes_value: true,
+        default,
+        support: Support::Full,
+    }
+}
+
+const fn switch(name: &'static str, help: &'static str) -> Flag {
+    Flag {
+        name,
+        help,
+        takes_value: false,
+        default: None,
+        support: Support::Full,
+    }
+}
+
+const fn other(name: &'static str, takes_value: bool, support: Support) -> Flag {
+    Flag {
+        name,
+        help: "",
+        takes_value,
+        default: None,
+        support,
+    }
+}
+
+const DEFAULT_SOCKET: &str = "/run/firecracker.socket";
+const DEFAULT_MAX_PAYLOAD: usize = 51200;
+
+/// Every flag of the interface, in the order `--help` shows them.
+const FLAGS: &[Flag] = &[
+    value("api-sock", "Path of the API socket.", Some(DEFAULT_SOCKET)),
+    other("boot-timer", false, Support::Refused),
+    value("config-file", "JSON file to configure and boot from.", None),
+    other("describe-snapshot", true, Support::Refused),
+    other("enable-pci", false, Support::Refused),
+    value(
+        "http-api-max-payload-size",
+        "Largest API request body in bytes.",
+        Some("51200"),
+    ),
+    value(
+        "id",
+        "Name of the microVM: 1 to 64 letters, digits or '-'.",
+        Some("anonymous-instance"),
+    ),
+    value(
+        "level",
+        "Log level: Off, Error, Warning, Info, Debug or Trace.",
+        Some("Info"),
+    ),
+    value(
+        "log-path",
+        "File or FIFO for the log; standard output if absent.",
+        None,
+    ),
+    other("metadata", true, Support::Refused),
+    other("metrics-path", true, Support::Refused),
+    other("mmds-size-limit", true, Support::Refused),
+    value(
+        "module",
+        "Log only modules whose path starts with this.",
+        None,
+    ),
+    switch(
+        "no-api",
+        "Do not listen for API requests; needs --config-file.",
+    ),
+    other("no-seccomp", false, Support::Ignored),
+    other("parent-cpu-time-us", true, Support::Ignored),
+    other("seccomp-filter", true, Support::Refused),
+    switch("show-level", "Write the level into each log line."),
+    switch(
+        "show-log-origin",
+        "Write the source file and line into each log line.",
+    ),
+    other("snapshot-version", false, Support::Refused),
+    other("start-time-cpu-us", true, Support::Ignored),
+    other("start-time-us", true, Support::Ignored),
+    switch("version", "Print the version and exit."),
+];
+
+/// The flags given, with their values.
+struct Given(Vec<(&'static Flag, String)>);
+
+impl Given {
+    fn text(&self, name: &str) -> Option<&str> {
+        let given = self.0.iter().find(|(flag, _)| flag.name == name);
+        given.map(|(_, value)| value.as_str())
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.text(name).map(PathBuf::from)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.text(name).is_some()
+    }
+
+    fn number(&self, name: &'static str) -> Result<Option<usize>, CliError> {
+        let parse = |text: &str| {
+            let wrong = |_| CliError::Number {
+                name,
+                value: text.to_owned(),
+            };
+            text.parse().map_err(wrong)
+        };
+        self.text(name).map(parse).transpose()
+    }
+}
+
+/// Reads the arguments that follow the program's name.
+///
+/// # Errors
+/// The first mistake, from left to right; then flags that need each other; then wrong values.
+pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Invocation, CliError> {
+    let arguments: Vec<String> = arguments.take_while(|argument| argument != "--").collect();
+    if arguments
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h")
+    {
+        return Ok(Invocation::Help);
+    }
+    if arguments.iter().any(|argument| argument == "--version") {
+        return Ok(Invocation::Version);
+    }
+    options(&collect(arguments)?).map(|options| Invocation::Run(Box::new(options)))
+}
+
+fn collect(arguments: Vec<String>) -> Result<Given, CliError> {
+    let mut given = Given(Vec::new());
+    let mut rest = arguments.into_iter();
+    while let Some(argument) = rest.next() {
+        let Some(name) = argument.strip_prefix("--") else {
+            return Err(CliError::Unexpected(argument));
+        };
+        let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) else {
+            return Err(CliError::Unexpected(name.to_owned()));
+        };
+        if given.has(flag.name) {
+            return Err(CliError::Duplicate(flag.name));
+        }
+        let value = if flag.takes_value {
+            let value = rest.next().filter(|value| !value.starts_with("--"));
+            value.ok_or(CliError::MissingValue(flag.name))?
+        } else {
+            String::new()
+        };
+        given.0.push((flag, value));
+    }
+    Ok(given)
+}
+
+fn options(given: &Given) -> Result<Options, CliError> {
+    let refused = given
+        .0
+        .iter()
+        .find(|(flag, _)| flag.support == Support::Refused);
+    if let Some((flag, _)) = refused {
+        return Err(CliError::Unsupported(flag.name));
+    }
+    let config_file = given.path("config-file");
+    let is_silent = given.has("no-api");
+    if is_silent && config_file.is_none() {
+        return Err(CliError::Required("config-file"));
+    }
+    let socket = given
+        .path("api-sock")
+        .unwrap_or_else(|| DEFAULT_SOCKET.into());
+    Ok(Options {
+        api_socket: (!is_silent).then_some(socket),
+        id: given
+            .text("id")
+            .map(str::parse)
+            .transpose()?
+            .unwrap_or_default(),
+        logger: logger(given)?,
+        max_payload: given
+            .number("http-api-max-payload-size")?
+            .unwrap_or(DEFAULT_MAX_PAYLOAD),
+    })
+}
+
+fn logger(given: &Given) -> Result<LoggerConfig, CliError> {
+    let level = |text: &str| -> Result<LogLevel, CliError> {
+        text.parse().map_err(|_| CliError::Level(text.to_owned()))
+    };
+    Ok(LoggerConfig {
+        log_path: given.path("log-path"),
+        level: given.text("level").map(level).transpose()?,
+        show_level: Some(given.has("show-level")),
+        show_log_origin: Some(given.has("show-log-origin")),
+        module: given.text("module").map(str::to_owned),
+    })
+}
+
+/// What `--version` prints: the level clients look for first, then who we are.
+pub(crate) fn version_text() -> String {
+    format!(
+        "Firecracker v{}\nCloister v{}\n",
+        version::API_LEVEL,
+        version::CLOISTER
+    )
+}
+
+/// What `--help` prints.
+pub(crate) fn help_text() -> String {
+    let mut text = version_text();
+    text.push_str("\noptional arguments:\n");
+    for flag in FLAGS.iter().filter(|flag| flag.support == Support::Full) {
+        let mut usage = format!("--{}", flag.name);
+        if flag.takes_value {
+            let _ = write!(usage, " <{}>", flag.name);
+        }
+        let _ = write!(text, "  {usage:<55} {}", flag.help);
+        if let Some(default) = flag.default {
+            let _ = write!(text, " [default: {default:?}]");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> Result<Options, CliError> {
+        match parse(line.split_whitespace().map(str::to_owned))? {
+            Invocation::Run(options) => Ok(*options),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_argument_means_the_defaults() {
+        let options = run("").unwrap();
+        assert_eq!(options.api_socket, Some(DEFAULT_SOCKET.into()));
+        assert_eq!(options.id, InstanceId::default());
+        assert_eq!(options.max_payload, 51200);
+    }
+
+    #[test]
+    fn mistakes_are_told_in_the_promised_words() {
+        for (line, message) in [
+            (
+                "foo",
+                "Found argument 'foo' which wasn't expected, or isn't valid in this context.",
+            ),
+            (
+                "--id=x",
+                "Found argument 'id=x' which wasn't expected, or isn't valid in this context.",
+            ),
+            (
+                "-x",
+                "Found argument '-x' which wasn't expected, or isn't valid in this context.",
+            ),
+            (
+                "--id",
+                "The argument 'id' requires a value, but none was supplied.",
+            ),
+            (
+                "--id --no-api",
+                "The argument 'id' requires a value, but none was supplied.",
+            ),
+            (
+                "--id a --id b",
+                "The argument 'id' was provided more than once.",
+            ),
+            (
+                "--no-api",
+                "Argument 'config-file' required, but not found.",
+            ),
+            (
+                "--metadata x",
+                "The argument 'metadata' is not supported by this build; leave it out.",
+            ),
+        ] {
+            let mistake = run(line).unwrap_err();
+            assert_eq!(
+                (mistake.to_string().as_str(), mistake.exit_code()),
+                (message, 153)
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_values_have_their_exit_codes() {
+        for (line, code) in [
+            ("--level loud", 152),
+            ("--id a_b", 153),
+            ("--http-api-max-payload-size many", 153),
+        ] {
+            assert_eq!(run(line).unwrap_err().exit_code(), code, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_win_over_mistakes() {
+        for (line, is_help) in [
+            ("--nonsense -h", true),
+            ("--version --help", true),
+            ("x --version", false),
+        ] {
+            let asked = parse(line.split_whitespace().map(str::to_owned)).unwrap();
+            assert_eq!(matches!(asked, Invocation::Help), is_help, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_bare_double_dash_is_ignored() {
+        assert_eq!(run("--id a -- --version").unwrap().id, "a".parse().unwrap());
+    }
+
+    #[test]
+    fn flags_of_the_jailer_are_accepted() {
+        run("--no-seccomp --start-time-us 1 --start-time-cpu-us 2 --parent-cpu-time-us 3").unwrap();
+    }
+
+    #[test]
+    fn version_starts_with_the_line_clients_look_for() {
+        assert!(version_text().starts_with("Firecracker v1.17.0-dev\n"));
+    }
+}

@@ -1,0 +1,206 @@
+//! The log: one line an event, to standard output or to a file or FIFO.
+//!
+//! [`Logger`] is the process's `tracing` subscriber. It keeps no buffer and starts no thread: a line is made,
+//! written with one call and forgotten. A target that does not take a line at once loses it and the loss is
+//! counted, so that a full FIFO never holds up a microVM.
+
+mod clock;
+mod line;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Event, Metadata, Subscriber};
+use vm_config::{InstanceId, LogLevel, LoggerConfig};
+
+/// The process's log.
+static LOGGER: Logger = Logger {
+    id: OnceLock::new(),
+    rules: RwLock::new(Rules {
+        level: LevelFilter::INFO,
+        has_level: false,
+        has_origin: false,
+        module: None,
+    }),
+    target: Mutex::new(None),
+    missed: AtomicU64::new(0),
+};
+
+/// The subscriber. There is one, [`LOGGER`].
+struct Logger {
+    id: OnceLock<InstanceId>,
+    rules: RwLock<Rules>,
+    /// `None` until the first line goes to standard output.
+    target: Mutex<Option<File>>,
+    /// Lines that could not be written.
+    missed: AtomicU64,
+}
+
+/// What is logged, and what a line contains.
+struct Rules {
+    level: LevelFilter,
+    has_level: bool,
+    has_origin: bool,
+    module: Option<String>,
+}
+
+/// Makes the log the one that every crate of the process writes to.
+pub(crate) fn install() {
+    // Refused only when one is installed already; then that one is ours.
+    let _ = tracing::subscriber::set_global_default(&LOGGER);
+}
+
+/// Names the microVM in the lines to come.
+pub(crate) fn set_id(id: InstanceId) {
+    let _ = LOGGER.id.set(id);
+}
+
+/// Applies `PUT /logger`: what is absent stays as it is, except the level.
+///
+/// # Errors
+/// When the target cannot be opened; then nothing changes.
+pub(crate) fn configure(config: &LoggerConfig) -> io::Result<()> {
+    if let Some(path) = &config.log_path {
+        let file = open(path)?;
+        *LOGGER.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    }
+    {
+        let mut rules = LOGGER.rules.write().unwrap_or_else(PoisonError::into_inner);
+        rules.level = filter(config.level.unwrap_or_default());
+        rules.has_level = config.show_level.unwrap_or(rules.has_level);
+        rules.has_origin = config.show_log_origin.unwrap_or(rules.has_origin);
+        if config.module.is_some() {
+            rules.module.clone_from(&config.module);
+        }
+    }
+    tracing::callsite::rebuild_interest_cache();
+    Ok(())
+}
+
+/// Writes one line from a signal handler: no allocation, no waiting.
+pub(crate) fn write_from_signal(message: std::fmt::Arguments<'_>) {
+    let mut buffer = [0; 512];
+    let mut cursor = io::Cursor::new(&mut buffer[..]);
+    let id = LOGGER
+        .id
+        .get()
+        .map_or("anonymous-instance", InstanceId::as_str);
+    // A line longer than the buffer is cut.
+    let _ = writeln!(cursor, "{} [{id}:signal] {message}", clock::now());
+    let len = usize::try_from(cursor.position()).unwrap_or(0);
+    let line = buffer.get(..len).unwrap_or_default();
+    // Whoever holds the lock may be the code this signal interrupted.
+    match LOGGER.target.try_lock().as_deref_mut() {
+        Ok(Some(target)) => LOGGER.write(target, line),
+        _ => {
+            let _ = rustix::io::write(rustix::stdio::stderr(), line);
+        }
+    }
+}
+
+/// Opens a target: for reading too, so that a FIFO without a reader can be opened and does not break.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Off => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+impl Logger {
+    fn write(&self, target: &mut File, line: &[u8]) {
+        // A short write counts as a loss: the rest would arrive in the middle of another line.
+        if !matches!(target.write(line), Ok(written) if written == line.len()) {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Rules {
+    fn allow(&self, metadata: &Metadata<'_>) -> bool {
+        let module = metadata.module_path().unwrap_or_default();
+        let is_chosen = self
+            .module
+            .as_ref()
+            .is_none_or(|prefix| module.starts_with(prefix));
+        is_chosen && *metadata.level() <= self.level
+    }
+}
+
+impl Subscriber for &'static Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.rules
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .allow(metadata)
+    }
+
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        // Asked again whenever the rules change, so never asked for an event.
+        if self.enabled(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(
+            self.rules
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .level,
+        )
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let line = {
+            let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+            line::make(event, &rules, self.id.get())
+        };
+        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        if target.is_none() {
+            *target = io::stdout()
+                .as_fd()
+                .try_clone_to_owned()
+                .ok()
+                .map(File::from);
+        }
+        match target.as_mut() {
+            Some(file) => self.write(file, line.as_bytes()),
+            None => {
+                self.missed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    // Nothing here uses spans.
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}

@@ -1,0 +1,236 @@
+//! From a request to its answer: which endpoint it is for, and the checks that come before any endpoint.
+//!
+//! The checks run in the order clients can observe: body or none, known path, name in the path, JSON, then
+//! whatever the microVM says.
+
+use std::fmt;
+
+use hyper::body::Bytes;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+use vm_config::InstanceId;
+use vmm::control::{Command, CommandError, Control};
+
+use crate::answer::Answer;
+use crate::error::ApiError;
+use crate::routes::{Endpoint, unsupported};
+
+/// The methods of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Get,
+    Put,
+    Patch,
+    Delete,
+}
+
+/// A request, whole.
+#[derive(Debug)]
+pub(crate) struct Request {
+    verb: Verb,
+    /// As sent: with its query, not decoded.
+    path: String,
+    body: Bytes,
+}
+
+/// Whoever answers commands: the microVM, or what stands for it in a test.
+pub(crate) trait Vmm: 'static {
+    /// Sends `command`; `reply` is called with the answer, on any thread.
+    fn submit<C: Command>(
+        &self,
+        command: C,
+        reply: impl FnOnce(Result<C::Reply, CommandError>) + Send + 'static,
+    );
+}
+
+/// What the endpoints work with.
+pub(crate) struct Api<V> {
+    vmm: V,
+    id: InstanceId,
+}
+
+impl Vmm for Control {
+    fn submit<C: Command>(
+        &self,
+        command: C,
+        reply: impl FnOnce(Result<C::Reply, CommandError>) + Send + 'static,
+    ) {
+        Control::submit(self, command, reply);
+    }
+}
+
+impl<V: Vmm> Api<V> {
+    /// An interface to `vmm`, whose name is `id`.
+    pub(crate) fn new(vmm: V, id: InstanceId) -> Self {
+        Self { vmm, id }
+    }
+
+    /// The microVM's name.
+    pub(crate) fn id(&self) -> &InstanceId {
+        &self.id
+    }
+
+    /// Asks the microVM and waits for its reply.
+    ///
+    /// # Errors
+    /// Its refusal, or that it ended.
+    pub(crate) async fn ask<C: Command>(&self, command: C) -> Result<C::Reply, ApiError> {
+        let (sender, receiver) = oneshot::channel();
+        self.vmm.submit(command, move |reply| {
+            // The client may have gone; nobody else wants the reply.
+            let _ = sender.send(reply);
+        });
+        Ok(receiver.await.map_err(|_| ApiError::Ended)??)
+    }
+
+    /// Answers `request`.
+    pub(crate) async fn answer(&self, request: &Request) -> Answer {
+        info!("{}", request.describe());
+        let result = self.route(request).await;
+        let answer = result.unwrap_or_else(|error| Answer::refuse(&error));
+        let status = answer.status();
+        if answer.is_deprecated() {
+            warn!(
+                "PUT or PATCH {}: a field of this request will go away.",
+                request.path
+            );
+        }
+        if status.is_success() {
+            info!("The request was executed successfully. Status code: {status}.");
+        } else {
+            let message = String::from_utf8_lossy(answer.body());
+            error!("Received Error. Status code: {status}. Message: {message}");
+        }
+        answer
+    }
+
+    async fn route(&self, request: &Request) -> Result<Answer, ApiError> {
+        request.check_body()?;
+        let endpoint = Endpoint::<V>::ALL
+            .iter()
+            .find(|endpoint| request.is_for(endpoint.verb, endpoint.path));
+        let Some(endpoint) = endpoint else {
+            return Err(unsupported::refusal(request));
+        };
+        request.check_id(endpoint.path)?;
+        (endpoint.handler)(request, self).await
+    }
+}
+
+impl Verb {
+    /// The verb for HTTP's `method`, which is case-sensitive.
+    pub(crate) fn from_method(method: &str) -> Option<Self> {
+        match method {
+            "GET" => Some(Self::Get),
+            "PUT" => Some(Self::Put),
+            "PATCH" => Some(Self::Patch),
+            "DELETE" => Some(Self::Delete),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Get => "GET",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        })
+    }
+}
+
+impl Request {
+    /// A request for `path`; an empty body is no body.
+    pub(crate) fn new(verb: Verb, path: &str, body: Bytes) -> Self {
+        Self {
+            verb,
+            path: path.to_owned(),
+            body,
+        }
+    }
+
+    /// The method.
+    pub(crate) fn verb(&self) -> Verb {
+        self.verb
+    }
+
+    /// The tokens between the slashes, from the first that is not empty.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = &str> {
+        self.path.trim_start_matches('/').split_terminator('/')
+    }
+
+    /// The name in `/drives/<name>` and its like; checked before an endpoint sees the request.
+    pub(crate) fn id(&self) -> &str {
+        self.tokens().nth(1).unwrap_or_default()
+    }
+
+    /// The body as a `T`.
+    ///
+    /// # Errors
+    /// Where and why it is not one.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        serde_json::from_slice(&self.body).map_err(ApiError::Json)
+    }
+
+    /// Whether the request is for the endpoint `verb` `template`: `/first`, `/first/second` or `/first/{id}`.
+    /// What follows is ignored.
+    pub(crate) fn is_for(&self, verb: Verb, template: &str) -> bool {
+        let mut wanted = template.trim_start_matches('/').split('/');
+        let mut tokens = self.tokens();
+        self.verb == verb
+            && wanted.next() == Some(tokens.next().unwrap_or_default())
+            && match wanted.next() {
+                None | Some("{id}") => true,
+                second => tokens.next() == second,
+            }
+    }
+
+    /// Checks the name in the path, where `template` has one.
+    pub(crate) fn check_id(&self, template: &str) -> Result<(), ApiError> {
+        let id = self.id();
+        if !template.ends_with("{id}") {
+            Ok(())
+        } else if id.is_empty() {
+            Err(ApiError::EmptyId)
+        } else if id.chars().all(|c| c == '_' || c.is_alphanumeric()) {
+            Ok(())
+        } else {
+            Err(ApiError::InvalidId)
+        }
+    }
+
+    fn check_body(&self) -> Result<(), ApiError> {
+        match (self.verb, self.body.is_empty()) {
+            (Verb::Get, false) => Err(ApiError::GetWithBody),
+            (Verb::Delete, false) => Err(ApiError::DeleteWithBody),
+            (Verb::Put, true) => Err(ApiError::EmptyPut),
+            (Verb::Patch, true) if !self.may_be_empty() => Err(ApiError::EmptyPatch),
+            _ => Ok(()),
+        }
+    }
+
+    /// The `PATCH` requests that need no body.
+    fn may_be_empty(&self) -> bool {
+        let tokens: Vec<&str> = self.tokens().take(3).collect();
+        matches!(tokens[..], ["balloon", "hinting", "start" | "stop"])
+    }
+
+    /// The log line for it. Metadata and CPU templates are not written out.
+    fn describe(&self) -> String {
+        let head = format!(
+            "The API server received a {:?} request on {:?}",
+            self.verb, self.path
+        );
+        let is_private = matches!(self.tokens().next(), Some("mmds" | "cpu-config"));
+        if self.body.is_empty() || is_private {
+            return format!("{head}.");
+        }
+        format!(
+            "{head} with body {:?}.",
+            String::from_utf8_lossy(&self.body)
+        )
+    }
+}

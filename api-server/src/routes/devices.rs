@@ -1,0 +1,44 @@
+//! `/drives/{id}` and `/network-interfaces/{id}`.
+
+use vm_config::{Drive, NetworkInterface};
+use vmm::control::{PutDrive, PutNetworkInterface};
+
+use crate::answer::Answer;
+use crate::error::ApiError;
+#[cfg(feature = "openapi")]
+use crate::error::Fault;
+use crate::router::{Api, Request, Vmm};
+
+/// Adds a drive, or replaces the one of that name before the start.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    put, path = "/drives/{id}", request_body = Drive,
+    params(("id" = String, Path, description = "The drive's name: letters, digits, `_`")),
+    responses((status = 204, description = "Done"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn put_drive<V: Vmm>(request: &Request, api: &Api<V>) -> Result<Answer, ApiError> {
+    let drive: Drive = request.json()?;
+    if drive.drive_id.0 != request.id() {
+        return Err(ApiError::IdMismatch);
+    }
+    Ok(api.ask(PutDrive(drive)).await.into())
+}
+
+/// Adds a network interface, or replaces the one of that name before the start.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    put, path = "/network-interfaces/{id}", request_body = NetworkInterface,
+    params(("id" = String, Path, description = "The interface's name: letters, digits, `_`")),
+    responses((status = 204, description = "Done"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn put_network_interface<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+) -> Result<Answer, ApiError> {
+    let interface: NetworkInterface = request.json()?;
+    if interface.iface_id.0 != request.id() {
+        return Err(ApiError::InterfaceIdMismatch {
+            path: request.id().to_owned(),
+            body: interface.iface_id.0,
+        });
+    }
+    Ok(api.ask(PutNetworkInterface(interface)).await.into())
+}

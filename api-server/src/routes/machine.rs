@@ -1,0 +1,65 @@
+//! `/machine-config`: vCPUs and memory.
+
+use vm_config::{CpuTemplate, Machine, MachinePatch};
+use vmm::control::{GetMachine, PatchMachine, PutMachine};
+
+use crate::answer::Answer;
+use crate::error::ApiError;
+#[cfg(feature = "openapi")]
+use crate::error::Fault;
+use crate::router::{Api, Request, Vmm};
+
+/// Tells the machine's shape.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/machine-config",
+    responses((status = 200, description = "The machine", body = Machine))
+))]
+pub(super) async fn get_machine<V: Vmm>(_: &Request, api: &Api<V>) -> Result<Answer, ApiError> {
+    api.ask(GetMachine)
+        .await
+        .map(|machine| Answer::json(&reported(machine)))
+}
+
+/// Sets the machine's shape, before it starts.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    put, path = "/machine-config", request_body = Machine,
+    responses((status = 204, description = "Done"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn put_machine<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+) -> Result<Answer, ApiError> {
+    let machine: Machine = request.json()?;
+    let is_deprecated = machine.cpu_template.is_some();
+    let result = api.ask(PutMachine(machine)).await;
+    Ok(Answer::from(result).deprecated_if(is_deprecated))
+}
+
+/// Changes some of the machine's shape, before it starts.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    patch, path = "/machine-config", request_body = MachinePatch,
+    responses((status = 204, description = "Done"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn patch_machine<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+) -> Result<Answer, ApiError> {
+    let patch: MachinePatch = request.json()?;
+    if patch == MachinePatch::default() {
+        return Err(ApiError::EmptyPatch);
+    }
+    let is_deprecated = patch.cpu_template.is_some();
+    let result = api.ask(PatchMachine(patch)).await;
+    Ok(Answer::from(result).deprecated_if(is_deprecated))
+}
+
+/// The machine as it is told: the template `None` is no template.
+pub(super) fn reported(machine: Machine) -> Machine {
+    let cpu_template = machine
+        .cpu_template
+        .filter(|template| *template != CpuTemplate::None);
+    Machine {
+        cpu_template,
+        ..machine
+    }
+}

@@ -1,0 +1,67 @@
+//! The endpoints: one row each in the table at the top, one function each in a file of its subject.
+//!
+//! The table is all there is: routing, and the interface description (feature `openapi`), both come from it.
+
+mod actions;
+mod boot;
+mod devices;
+mod logger;
+mod machine;
+mod state;
+pub(crate) mod unsupported;
+mod version;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::answer::Answer;
+use crate::error::ApiError;
+use crate::router::{Api, Request, Verb, Vmm};
+
+/// Makes the table of [`Endpoint`]s, and from the same rows the interface description.
+macro_rules! endpoints {
+    ($($verb:ident $path:literal $file:ident::$function:ident;)*) => {
+        impl<V: Vmm> Endpoint<V> {
+            /// Every endpoint.
+            pub(crate) const ALL: &'static [Self] = &[$(Self {
+                verb: Verb::$verb,
+                path: $path,
+                handler: |request, api| Box::pin($file::$function(request, api)),
+            }),*];
+        }
+
+        /// The description of every endpoint.
+        #[cfg(all(test, feature = "openapi"))]
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths($($file::$function),*))]
+        pub(crate) struct Description;
+    };
+}
+
+endpoints! {
+    Get "/" version::get_instance;
+    Get "/version" version::get_version;
+    Get "/machine-config" machine::get_machine;
+    Put "/machine-config" machine::put_machine;
+    Patch "/machine-config" machine::patch_machine;
+    Put "/boot-source" boot::put_boot_source;
+    Put "/drives/{id}" devices::put_drive;
+    Put "/network-interfaces/{id}" devices::put_network_interface;
+    Put "/logger" logger::put_logger;
+    Put "/actions" actions::put_action;
+    Patch "/vm" state::patch_vm;
+    Get "/vm/config" state::get_vm_config;
+}
+
+/// One row of the table.
+pub(crate) struct Endpoint<V: 'static> {
+    pub(crate) verb: Verb,
+    /// `/first`, `/first/second` or `/first/{id}`.
+    pub(crate) path: &'static str,
+    pub(crate) handler: Handler<V>,
+}
+
+/// What answers at an endpoint: called with a request that passed the checks of the router.
+pub(crate) type Handler<V> = for<'a> fn(&'a Request, &'a Api<V>) -> Answering<'a>;
+
+type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + 'a>>;

@@ -1,0 +1,178 @@
+//! `PATCH /vm` and `GET /vm/config`: the state of the microVM, and all that was configured.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use tracing::info;
+use vm_config::{BlockEngine, BootSource, Drive, Machine, NetworkInterface};
+use vmm::control::{GetVmConfig, Pause, Resume, VmConfig};
+
+use super::machine;
+use crate::answer::Answer;
+use crate::error::ApiError;
+#[cfg(feature = "openapi")]
+use crate::error::Fault;
+use crate::router::{Api, Request, Vmm};
+
+/// The state a client can ask for.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+enum VmState {
+    /// The vCPUs and the devices stand still.
+    Paused,
+    /// They go on.
+    Resumed,
+}
+
+/// `PATCH /vm`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(super) struct VmPatch {
+    /// The state to be in.
+    state: VmState,
+}
+
+/// What is not configured in this build.
+type Unset = Option<()>;
+
+/// All that was configured, in the order clients have always seen.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(super) struct FullConfig {
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    balloon: Unset,
+    /// Drives, root first.
+    drives: Vec<Drive>,
+    /// What it boots.
+    boot_source: BootSource,
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    cpu_config: Unset,
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    logger: Unset,
+    /// vCPUs and memory.
+    machine_config: Machine,
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    metrics: Unset,
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    mmds_config: Unset,
+    /// Network interfaces.
+    network_interfaces: Vec<NetworkInterface>,
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    vsock: Unset,
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    entropy: Unset,
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    pmem: [(); 0],
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    memory_hotplug: Unset,
+}
+
+impl From<VmConfig> for FullConfig {
+    fn from(config: VmConfig) -> Self {
+        Self {
+            balloon: None,
+            drives: config.drives.into_iter().map(reported_drive).collect(),
+            boot_source: config.boot_source.unwrap_or_default(),
+            cpu_config: None,
+            logger: None,
+            machine_config: machine::reported(config.machine),
+            metrics: None,
+            mmds_config: None,
+            network_interfaces: config.network_interfaces,
+            vsock: None,
+            entropy: None,
+            pmem: [],
+            memory_hotplug: None,
+        }
+    }
+}
+
+/// The drive as it is told: with the defaults that apply to it.
+fn reported_drive(drive: Drive) -> Drive {
+    if drive.socket.is_some() {
+        return drive;
+    }
+    Drive {
+        is_read_only: Some(drive.is_read_only.unwrap_or(false)),
+        io_engine: Some(drive.io_engine.unwrap_or(BlockEngine::Sync)),
+        ..drive
+    }
+}
+
+/// Pauses or resumes the microVM; being in that state already is no mistake.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    patch, path = "/vm", request_body = VmPatch,
+    responses((status = 204, description = "Done"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn patch_vm<V: Vmm>(request: &Request, api: &Api<V>) -> Result<Answer, ApiError> {
+    let patch: VmPatch = request.json()?;
+    let start = Instant::now();
+    let (name, result) = match patch.state {
+        VmState::Paused => ("pause vm", api.ask(Pause).await),
+        VmState::Resumed => ("resume vm", api.ask(Resume).await),
+    };
+    if result.is_ok() {
+        info!(
+            "'{name}' API request took {} us.",
+            start.elapsed().as_micros()
+        );
+    }
+    Ok(result.into())
+}
+
+/// Tells all that was configured.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/vm/config",
+    responses((status = 200, description = "The configuration; a part that is unset is null", body = FullConfig))
+))]
+pub(super) async fn get_vm_config<V: Vmm>(_: &Request, api: &Api<V>) -> Result<Answer, ApiError> {
+    let config = api.ask(GetVmConfig).await?;
+    Ok(Answer::json(&FullConfig::from(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_configuration_has_every_key_in_the_promised_order() {
+        let config = FullConfig::from(VmConfig {
+            machine: Machine::default(),
+            boot_source: None,
+            drives: Vec::new(),
+            network_interfaces: Vec::new(),
+        });
+        assert_eq!(
+            serde_json::to_string(&config).unwrap(),
+            concat!(
+                r#"{"balloon":null,"drives":[],"#,
+                r#""boot-source":{"kernel_image_path":"","initrd_path":null,"boot_args":null},"#,
+                r#""cpu-config":null,"logger":null,"#,
+                r#""machine-config":{"vcpu_count":1,"mem_size_mib":128,"smt":false,"#,
+                r#""track_dirty_pages":false,"huge_pages":"None"},"#,
+                r#""metrics":null,"mmds-config":null,"network-interfaces":[],"vsock":null,"#,
+                r#""entropy":null,"pmem":[],"memory-hotplug":null}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn a_drive_is_told_with_its_defaults() {
+        let drive = serde_json::json!({
+            "drive_id": "a", "is_root_device": true, "path_on_host": "/a",
+            "rate_limiter": {"ops": {"size": 1, "refill_time": 2}},
+        });
+        let drive = reported_drive(serde_json::from_value(drive).unwrap());
+        assert_eq!(
+            serde_json::to_string(&drive).unwrap(),
+            concat!(
+                r#"{"drive_id":"a","partuuid":null,"is_root_device":true,"cache_type":"Unsafe","#,
+                r#""is_read_only":false,"path_on_host":"/a","rate_limiter":{"bandwidth":null,"#,
+                r#""ops":{"size":1,"one_time_burst":null,"refill_time":2}},"#,
+                r#""io_engine":"Sync","socket":null}"#,
+            )
+        );
+    }
+}

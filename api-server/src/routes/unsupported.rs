@@ -1,0 +1,68 @@
+//! Endpoints of the interface that this build does not have, and requests for none at all.
+
+use crate::error::ApiError;
+use crate::router::{Request, Verb};
+
+/// Endpoints that are refused by name.
+const UNSUPPORTED: &[(Verb, &str)] = &[
+    (Verb::Get, "/balloon"),
+    (Verb::Put, "/balloon"),
+    (Verb::Patch, "/balloon"),
+    (Verb::Put, "/cpu-config"),
+    (Verb::Patch, "/drives/{id}"),
+    (Verb::Delete, "/drives/{id}"),
+    (Verb::Put, "/entropy"),
+    (Verb::Get, "/hotplug/memory"),
+    (Verb::Put, "/hotplug/memory"),
+    (Verb::Patch, "/hotplug/memory"),
+    (Verb::Put, "/metrics"),
+    (Verb::Get, "/mmds"),
+    (Verb::Put, "/mmds"),
+    (Verb::Patch, "/mmds"),
+    (Verb::Patch, "/network-interfaces/{id}"),
+    (Verb::Delete, "/network-interfaces/{id}"),
+    (Verb::Put, "/pmem/{id}"),
+    (Verb::Patch, "/pmem/{id}"),
+    (Verb::Delete, "/pmem/{id}"),
+    (Verb::Put, "/serial"),
+    (Verb::Put, "/snapshot"),
+    (Verb::Put, "/vsock"),
+];
+
+/// Why `request`, which no endpoint takes, is refused.
+pub(crate) fn refusal(request: &Request) -> ApiError {
+    let found = UNSUPPORTED
+        .iter()
+        .find(|(verb, path)| request.is_for(*verb, path));
+    let Some((verb, path)) = found else {
+        let token = request.tokens().next().unwrap_or_default();
+        return ApiError::Unknown(request.verb(), token.to_owned());
+    };
+    if let Err(refused) = request.check_id(path) {
+        return refused;
+    }
+    tail_refusal(request).unwrap_or(ApiError::Unsupported(*verb, path))
+}
+
+/// What is wrong with the rest of a path that starts well.
+fn tail_refusal(request: &Request) -> Option<ApiError> {
+    let verb = request.verb();
+    let unknown = |tail: String| Some(ApiError::UnknownTail(verb, tail));
+    let tokens: Vec<&str> = request.tokens().take(3).collect();
+    match (verb, &tokens[..]) {
+        (Verb::Put, ["mmds", tail, ..]) if *tail != "config" => unknown((*tail).to_owned()),
+        (Verb::Put, ["snapshot"]) => Some(ApiError::NoSnapshotOperation),
+        (Verb::Put, ["snapshot", "create" | "load", ..]) => None,
+        (Verb::Put, ["snapshot", tail, ..]) => {
+            Some(ApiError::Unknown(verb, format!("/snapshot/{tail}")))
+        }
+        (Verb::Get, ["balloon", "hinting", "status"])
+        | (Verb::Patch, ["balloon", "hinting", "start" | "stop"])
+        | (Verb::Get, ["balloon", "statistics", ..]) => None,
+        (Verb::Get | Verb::Patch, ["balloon", "hinting", tail @ ..]) => {
+            unknown(format!("/hinting/{}", tail.concat()))
+        }
+        (Verb::Get, ["balloon", tail, ..]) => unknown((*tail).to_owned()),
+        _ => None,
+    }
+}

@@ -1,0 +1,129 @@
+//! A connection's stream, and how a connection that is not HTTP is told so.
+//!
+//! hyper answers what it cannot parse with a bare status line. [`Socket`] holds that answer back, so that the
+//! client gets one in this interface's form instead: status 400 and a JSON body with the reason.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tracing::error;
+
+use crate::answer::{Answer, SERVER_NAME};
+use crate::error::ApiError;
+
+/// hyper's words for what it cannot parse, and ours.
+const REASONS: &[(&str, &str)] = &[
+    ("content-length", "Invalid value. Key:Content-Length"),
+    ("version", "Unsupported HTTP version."),
+    ("URI", "Invalid URI."),
+    (
+        "method",
+        "Unsupported HTTP method; use GET, PUT, PATCH or DELETE.",
+    ),
+    (
+        "too l",
+        "Request head is too large; at most 16384 bytes are read.",
+    ),
+    (
+        "transfer-encoding",
+        "Unsupported transfer encoding; use chunked or Content-Length.",
+    ),
+    ("header", "Header is incorrectly formatted."),
+];
+
+/// A connection's stream.
+pub(super) struct Socket {
+    stream: TokioIo<UnixStream>,
+    /// hyper's own answer was held back.
+    is_refused: bool,
+}
+
+impl Socket {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self {
+            stream: TokioIo::new(stream),
+            is_refused: false,
+        }
+    }
+
+    /// Ends the connection after hyper is done with it: says what was wrong, if something was, and waits for
+    /// the client to close, so that it can read what it was told.
+    pub(super) async fn finish(self, wrong: Option<hyper::Error>) {
+        let mut stream = self.stream.into_inner();
+        if let (true, Some(wrong)) = (self.is_refused, wrong) {
+            let refusal = refusal(&wrong.to_string());
+            if stream.write_all(&refusal).await.is_err() {
+                return;
+            }
+        }
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut ignored = [0; 1024];
+        while matches!(stream.read(&mut ignored).await, Ok(1..)) {}
+    }
+}
+
+/// The answer to a request that hyper refused with `words`.
+fn refusal(words: &str) -> Vec<u8> {
+    let known = REASONS.iter().find(|(theirs, _)| words.contains(theirs));
+    let reason = known.map_or_else(
+        || format!("Invalid request: {words}."),
+        |(_, ours)| (*ours).to_owned(),
+    );
+    error!("Received Error. Status code: 400 Bad Request. Message: {reason}");
+    let answer = Answer::refuse(&ApiError::Malformed(reason));
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\nServer: {SERVER_NAME}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        answer.body().len()
+    );
+    [head.as_bytes(), answer.body()].concat()
+}
+
+/// Whether `bytes` are an answer that hyper made by itself: ours name the server.
+fn is_own_refusal(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HTTP/1.1 4")
+        && bytes.ends_with(b"\r\n\r\n")
+        && !bytes
+            .windows(SERVER_NAME.len())
+            .any(|window| window == SERVER_NAME.as_bytes())
+}
+
+impl Read for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let socket = self.get_mut();
+        if is_own_refusal(bytes) {
+            socket.is_refused = true;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut socket.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
