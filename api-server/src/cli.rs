@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) api_socket: Option<PathBuf>,
     /// The microVM's name.
     pub(crate) id: InstanceId,
+    /// What to configure and boot at once.
+    pub(crate) config_file: Option<PathBuf>,
     /// What to log, and where.
     pub(crate) logger: LoggerConfig,
     /// Largest request body in bytes.
@@ -278,6 +280,7 @@ fn options(given: &Given) -> Result<Options, CliError> {
             .map(str::parse)
             .transpose()?
             .unwrap_or_default(),
+        config_file,
         logger: logger(given)?,
         max_payload: given
             .number("http-api-max-payload-size")?

@@ -1,17 +1,16 @@
 //! The microVM process: reads the command line, listens, and becomes the microVM's event loop.
 //!
 //! ```text
-//! main thread   command line, socket, then vmm::run until the microVM ends
+//! main thread   command line, socket, configuration file, then vmm::run until the microVM ends
 //! api thread    server -> router -> routes: a request becomes a command to the event loop (not with --no-api)
 //! ```
 
 mod answer;
 mod cli;
+mod config_file;
 mod error;
 mod exit;
 mod logger;
-#[cfg(all(test, feature = "openapi"))]
-mod openapi;
 mod router;
 mod routes;
 mod server;
@@ -81,6 +80,9 @@ fn run(options: Options) -> ! {
         Ok(pair) => pair,
         Err(failure) => fail(format_args!("cannot make an eventfd: {failure}")),
     };
+    if let Some(path) = &options.config_file {
+        config_file::apply(path, &control);
+    }
     let (api, _unused_control) = match listener {
         Some(listener) => (Some(start_api(listener, control, options)), None),
         None => (None, Some(control)),

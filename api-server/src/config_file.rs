@@ -1,0 +1,170 @@
+//! `--config-file`: a whole microVM described in one JSON file, applied through the same commands as requests.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tracing::{error, info};
+use vm_config::{BootSource, Drive, LoggerConfig, Machine, NetworkInterface};
+use vmm::control::{
+    Command, CommandError, Control, InstanceStart, PutBootSource, PutDrive, PutMachine,
+    PutNetworkInterface,
+};
+
+use crate::error::chain;
+use crate::exit::leave;
+use crate::{EXIT_GENERIC, logger};
+
+/// The file. Unknown keys at this level are ignored; inside the objects they are mistakes.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ConfigFile {
+    boot_source: BootSource,
+    drives: Vec<Drive>,
+    machine_config: Option<Machine>,
+    #[serde(default)]
+    network_interfaces: Vec<NetworkInterface>,
+    logger: Option<LoggerConfig>,
+    #[serde(default)]
+    pmem: Vec<IgnoredAny>,
+    balloon: Option<IgnoredAny>,
+    cpu_config: Option<IgnoredAny>,
+    entropy: Option<IgnoredAny>,
+    memory_hotplug: Option<IgnoredAny>,
+    metrics: Option<IgnoredAny>,
+    mmds_config: Option<IgnoredAny>,
+    vsock: Option<IgnoredAny>,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum ConfigFileError {
+    #[error("cannot read {path:?}; check --config-file: {source}")]
+    Read {
+        path: String,
+        source: std::io::Error,
+    },
+    #[error("Invalid JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("Logger error: Failed to open target file: {0}")]
+    Logger(std::io::Error),
+    #[error("{0} is not supported by this build; remove it from the file")]
+    Unsupported(&'static str),
+}
+
+/// Reads the file at `path` and queues all it says, ending with the start of the microVM, before any request
+/// of a client can be queued. A failure ends the process, here or later on the event loop.
+pub(crate) fn apply(path: &Path, control: &Control) {
+    let file = match read(path) {
+        Ok(file) => file,
+        Err(why) => give_up(&why.to_string()),
+    };
+    if let Some(machine) = file.machine_config {
+        queue(control, PutMachine(machine));
+    }
+    queue(control, PutBootSource(file.boot_source));
+    for drive in file.drives {
+        queue(control, PutDrive(drive));
+    }
+    for interface in file.network_interfaces {
+        queue(control, PutNetworkInterface(interface));
+    }
+    control.submit(InstanceStart, |result| {
+        check(result);
+        info!("Successfully started microvm that was configured from one single json");
+    });
+}
+
+fn read(path: &Path) -> Result<ConfigFile, ConfigFileError> {
+    let text = std::fs::read(path).map_err(|source| ConfigFileError::Read {
+        path: path.display().to_string(),
+        source,
+    })?;
+    let file: ConfigFile = serde_json::from_slice(&text)?;
+    if let Some(config) = &file.logger {
+        logger::configure(config).map_err(ConfigFileError::Logger)?;
+    }
+    match file.unsupported() {
+        Some(key) => Err(ConfigFileError::Unsupported(key)),
+        None => Ok(file),
+    }
+}
+
+impl ConfigFile {
+    /// The first key that this build does not serve.
+    fn unsupported(&self) -> Option<&'static str> {
+        [
+            ("\"metrics\"", self.metrics.is_some()),
+            ("\"cpu-config\"", self.cpu_config.is_some()),
+            ("\"vsock\"", self.vsock.is_some()),
+            ("\"balloon\"", self.balloon.is_some()),
+            ("\"mmds-config\"", self.mmds_config.is_some()),
+            ("\"entropy\"", self.entropy.is_some()),
+            ("\"pmem\"", !self.pmem.is_empty()),
+            ("\"memory-hotplug\"", self.memory_hotplug.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(key, is_present)| is_present.then_some(key))
+    }
+}
+
+fn queue<C: Command>(control: &Control, command: C) {
+    control.submit(command, |result| {
+        check(result);
+    });
+}
+
+fn check<R>(result: Result<R, CommandError>) -> R {
+    match result {
+        Ok(reply) => reply,
+        Err(why) => give_up(&chain(&why)),
+    }
+}
+
+fn give_up(why: &str) -> ! {
+    error!("Failed to build MicroVM from Json: {why}");
+    eprintln!("Error: Failed to build MicroVM from Json: {why}");
+    leave(EXIT_GENERIC);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(extra: &str) -> Result<ConfigFile, serde_json::Error> {
+        let boot = r#""boot-source": {"kernel_image_path": "vmlinux"}"#;
+        serde_json::from_str(&format!("{{{boot}{extra}}}"))
+    }
+
+    #[test]
+    fn drives_are_required_and_may_be_none() {
+        let refused = parse("").err().unwrap().to_string();
+        assert!(refused.starts_with("missing field `drives`"), "{refused}");
+        assert!(parse(r#", "drives": []"#).is_ok());
+    }
+
+    #[test]
+    fn unknown_keys_are_ignored_outside_and_refused_inside() {
+        assert!(parse(r#", "drives": [], "zebra": 1"#).is_ok());
+        let machine = r#", "drives": [], "machine-config": {"zebra": 1}"#;
+        assert!(
+            parse(machine)
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("unknown field `zebra`")
+        );
+    }
+
+    #[test]
+    fn parts_of_later_builds_are_named() {
+        for (extra, key) in [
+            (r#", "vsock": {"guest_cid": 3}"#, Some("\"vsock\"")),
+            (r#", "pmem": [{}]"#, Some("\"pmem\"")),
+            (r#", "pmem": [], "balloon": null"#, None),
+        ] {
+            let file = parse(&format!(r#", "drives": []{extra}"#)).unwrap();
+            assert_eq!(file.unsupported(), key);
+        }
+    }
+}
