@@ -11,6 +11,8 @@ mod config_file;
 mod error;
 mod exit;
 mod logger;
+#[cfg(all(test, feature = "openapi"))]
+mod openapi;
 mod router;
 mod routes;
 mod server;
