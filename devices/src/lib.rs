@@ -5,6 +5,9 @@
 
 pub mod irq;
 pub mod legacy;
+mod sys;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod virtio;
 
 /// Guest RAM: the mappings that the guest's physical addresses resolve to.

@@ -126,6 +126,15 @@ pub enum QueueError {
     /// The available index moved more than the queue's size (virtio 1.2 §2.7.6).
     #[error("available ring index ran away")]
     AvailableIndex,
+    /// The available ring names a descriptor beyond the table.
+    #[error("available ring names a descriptor that does not exist")]
+    Head,
+    /// A size that is no power of two in 1..=32768 (virtio 1.2 §2.7).
+    #[error("impossible queue size")]
+    Size,
+    /// A ring that is not aligned (virtio 1.2 §2.7).
+    #[error("ring not aligned")]
+    Alignment,
     /// A ring lies outside guest memory.
     #[error("ring outside guest memory")]
     OutsideMemory,

@@ -1,5 +1,6 @@
 //! Virtio 1.2 devices, on any transport.
 
+pub mod chain;
 pub mod device;
 pub mod queue;
 

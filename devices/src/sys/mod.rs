@@ -1,0 +1,26 @@
+//! Where this crate meets the kernel and raw memory: everything unsafe that a device needs.
+//!
+//! * [`segments`]: guest memory as the kernel's vectored calls take it.
+
+// UNSAFETY: vectored system calls take raw addresses, and guest memory cannot be a Rust slice because the
+// guest writes it at any moment.
+#![expect(unsafe_code)]
+
+pub mod segments;
+
+use std::io;
+
+/// Runs a system call again as long as a signal interrupts it.
+///
+/// `call` returns what the system call returned: a count, or -1 with `errno` set.
+fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        if let Ok(count) = usize::try_from(call()) {
+            return Ok(count);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}

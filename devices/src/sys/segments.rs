@@ -1,0 +1,382 @@
+//! Guest memory as the kernel's vectored calls take it.
+//!
+//! [`Segments`] is a list of byte ranges, each checked against guest memory when it was pushed and resolved
+//! to a host address once. Data then moves between them and a file in one system call, with no copy of
+//! ours in between. The storage is kept when a list is cleared, so that a worker that reuses its lists
+//! allocates nothing per request.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use libc::iovec;
+use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::retry;
+use crate::GuestMemory;
+
+/// The most ranges in a list: what one vectored call takes (`UIO_MAXIOV`, 1024), less one for a spare buffer.
+pub const MAX_SEGMENTS: usize = 1023;
+
+/// Used entries at the front of a list after which the rest moves down.
+const COMPACT_AT: usize = 256;
+
+/// Byte ranges of guest memory, consumed from the front.
+#[derive(Debug)]
+pub struct Segments {
+    /// Invariant: each entry lies inside one mapping of `memory`, which never unmaps while it lives.
+    iov: Vec<iovec>,
+    /// Entries before this one are used up.
+    first: usize,
+    /// Bytes in `iov[first..]`.
+    len: usize,
+    /// The last byte of the last range, unless it was split off.
+    last_byte: Option<GuestAddress>,
+    memory: Arc<GuestMemory>,
+}
+
+// SAFETY: `iovec` is not `Send` only because it holds a raw address. These addresses lie in mappings that
+// `memory` keeps alive wherever the list goes, and are accessed only through volatile copies and system calls.
+unsafe impl Send for Segments {}
+
+/// A range that cannot be pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushError {
+    /// Some byte of it is not guest memory, or its address wraps.
+    OutsideMemory,
+    /// The list is full, or holds more bytes than a driver may chain (virtio 1.2 §2.7.5).
+    TooLong,
+}
+
+/// How long a list was, to go back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    entries: usize,
+    len: usize,
+    last_byte: Option<GuestAddress>,
+}
+
+impl Segments {
+    /// An empty list over `memory`.
+    #[must_use]
+    pub fn new(memory: Arc<GuestMemory>) -> Self {
+        Self {
+            iov: Vec::new(),
+            first: 0,
+            len: 0,
+            last_byte: None,
+            memory,
+        }
+    }
+
+    /// Bytes in the list, at most `u32::MAX`.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// No bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Forgets every range and keeps the storage.
+    pub fn clear(&mut self) {
+        self.iov.clear();
+        self.first = 0;
+        self.len = 0;
+        self.last_byte = None;
+    }
+
+    /// Adds the `len` bytes at `address`.
+    ///
+    /// # Errors
+    /// When the range is not all guest memory or the list is full; some of the range may then have been added,
+    /// so the caller clears the list or goes back to a [`Mark`].
+    pub fn push(&mut self, address: GuestAddress, len: u32) -> Result<(), PushError> {
+        let last_byte = u64::from(len.saturating_sub(1));
+        for slice in self.memory.get_slices(address, len as usize) {
+            let slice = slice.map_err(|_| PushError::OutsideMemory)?;
+            if self.iov.len() >= MAX_SEGMENTS {
+                return Err(PushError::TooLong);
+            }
+            self.iov.push(iovec {
+                iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+                iov_len: slice.len(),
+            });
+            self.len = match self.len.checked_add(slice.len()) {
+                Some(total) if u32::try_from(total).is_ok() => total,
+                _ => return Err(PushError::TooLong),
+            };
+        }
+        self.last_byte = address.0.checked_add(last_byte).map(GuestAddress);
+        Ok(())
+    }
+
+    /// How long the list is now.
+    #[must_use]
+    pub fn mark(&mut self) -> Mark {
+        self.compact();
+        Mark {
+            entries: self.iov.len(),
+            len: self.len,
+            last_byte: self.last_byte,
+        }
+    }
+
+    /// Nothing was pushed after `mark`.
+    #[must_use]
+    pub fn is_at(&self, mark: Mark) -> bool {
+        self.iov.len() == mark.entries
+    }
+
+    /// Forgets what was pushed after `mark`; nothing may have been consumed since.
+    pub fn go_back(&mut self, mark: Mark) {
+        self.iov.truncate(mark.entries);
+        self.len = mark.len;
+        self.last_byte = mark.last_byte;
+    }
+
+    /// Takes a `T` off the front. `None` when the list is shorter.
+    pub fn read_head<T: FromBytes + IntoBytes>(&mut self) -> Option<T> {
+        let mut head = T::new_zeroed();
+        if self.copy_to(0, head.as_mut_bytes()) < size_of::<T>() {
+            return None;
+        }
+        self.advance(size_of::<T>());
+        Some(head)
+    }
+
+    /// Takes the last byte off the list and says where it is. `None` when the list is empty.
+    ///
+    /// Works once: what lies before the byte is not known.
+    pub fn split_last_byte(&mut self) -> Option<GuestAddress> {
+        let address = self.last_byte.filter(|_| self.len > 0)?;
+        let last = self.iov.last_mut()?;
+        last.iov_len = last.iov_len.checked_sub(1)?;
+        if last.iov_len == 0 {
+            self.iov.pop();
+        }
+        self.len = self.len.saturating_sub(1);
+        self.last_byte = None;
+        Some(address)
+    }
+
+    /// Takes `count` bytes off the front, or all there are.
+    pub fn advance(&mut self, count: usize) {
+        let mut left = count.min(self.len);
+        self.len = self.len.saturating_sub(left);
+        while let Some(entry) = self.iov.get_mut(self.first) {
+            if left < entry.iov_len {
+                entry.iov_base = entry.iov_base.wrapping_byte_add(left);
+                entry.iov_len = entry.iov_len.saturating_sub(left);
+                return;
+            }
+            left = left.saturating_sub(entry.iov_len);
+            self.first = self.first.saturating_add(1);
+        }
+    }
+
+    /// Copies bytes from `skip` on into `buffer`, as many as both have. Returns how many.
+    #[must_use]
+    pub fn copy_to(&self, skip: usize, buffer: &mut [u8]) -> usize {
+        let mut done = 0;
+        self.for_each_slice(skip, |slice| {
+            let rest = buffer.get_mut(done..).unwrap_or_default();
+            done = done.saturating_add(slice.copy_to(rest));
+            done < buffer.len()
+        });
+        done
+    }
+
+    /// Copies `bytes` to `skip` and what follows, as many as fit. Returns how many.
+    pub fn copy_from(&self, skip: usize, bytes: &[u8]) -> usize {
+        let mut done = 0;
+        self.for_each_slice(skip, |slice| {
+            let rest = bytes.get(done..).unwrap_or_default();
+            let count = rest.len().min(slice.len());
+            slice.copy_from(rest.get(..count).unwrap_or_default());
+            done = done.saturating_add(count);
+            done < bytes.len()
+        });
+        done
+    }
+
+    /// Reads from `file` at `offset` into the front, in one `preadv`, and takes what was read off the front.
+    ///
+    /// # Errors
+    /// The kernel's; an interrupted call is made again.
+    pub fn read_at(&mut self, file: &File, offset: u64) -> io::Result<usize> {
+        let offset = file_offset(offset)?;
+        let iov = self.entries();
+        let count = retry(|| {
+            // SAFETY: `preadv` writes to the ranges it is given, and to nothing else.
+            // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
+            // 2. Each entry lies inside a mapping of `self.memory`, alive as `self` is borrowed.
+            // 3. No Rust reference into guest memory exists, so writing it breaks none.
+            unsafe { libc::preadv(file.as_raw_fd(), iov.as_ptr(), count_of(iov), offset) }
+        })?;
+        self.advance(count);
+        Ok(count)
+    }
+
+    /// Writes the front to `file` at `offset`, in one `pwritev`, and takes what was written off the front.
+    ///
+    /// # Errors
+    /// The kernel's; an interrupted call is made again.
+    pub fn write_at(&mut self, file: &File, offset: u64) -> io::Result<usize> {
+        let offset = file_offset(offset)?;
+        let iov = self.entries();
+        let count = retry(|| {
+            // SAFETY: `pwritev` reads the ranges it is given, and nothing else.
+            // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
+            // 2. Each entry lies inside a mapping of `self.memory`, alive as `self` is borrowed.
+            unsafe { libc::pwritev(file.as_raw_fd(), iov.as_ptr(), count_of(iov), offset) }
+        })?;
+        self.advance(count);
+        Ok(count)
+    }
+
+    /// Reads one datagram into the list and, if it does not fit, on into `spare`. Consumes nothing.
+    ///
+    /// # Errors
+    /// The kernel's; an interrupted call is made again.
+    pub fn receive(&mut self, from: BorrowedFd<'_>, spare: &mut [u8]) -> io::Result<usize> {
+        self.iov.push(iovec {
+            iov_base: spare.as_mut_ptr().cast(),
+            iov_len: spare.len(),
+        });
+        let iov = self.entries();
+        let result = retry(|| {
+            // SAFETY: `readv` writes to the ranges it is given, and to nothing else.
+            // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
+            // 2. Each entry but the last lies inside a mapping of `self.memory`, alive as `self` is borrowed,
+            //    to which no Rust reference exists.
+            // 3. The last is `spare`, borrowed mutably until after the call and removed below.
+            unsafe { libc::readv(from.as_raw_fd(), iov.as_ptr(), count_of(iov)) }
+        });
+        self.iov.pop();
+        result
+    }
+
+    /// Writes the list as one datagram. Consumes nothing.
+    ///
+    /// # Errors
+    /// The kernel's; an interrupted call is made again.
+    pub fn send(&self, to: BorrowedFd<'_>) -> io::Result<usize> {
+        let iov = self.entries();
+        retry(|| {
+            // SAFETY: `writev` reads the ranges it is given, and nothing else.
+            // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
+            // 2. Each entry lies inside a mapping of `self.memory`, alive as `self` is borrowed.
+            unsafe { libc::writev(to.as_raw_fd(), iov.as_ptr(), count_of(iov)) }
+        })
+    }
+
+    /// The ranges that are not used up.
+    fn entries(&self) -> &[iovec] {
+        self.iov.get(self.first..).unwrap_or_default()
+    }
+
+    /// Calls `visit` with each range from byte `skip` on, until it returns false.
+    fn for_each_slice(&self, mut skip: usize, mut visit: impl FnMut(VolatileSlice<'_>) -> bool) {
+        for entry in self.entries() {
+            // SAFETY: `VolatileSlice::new` wants `iov_len` valid bytes at `iov_base` for the slice's life.
+            // 1. The entry lies inside a mapping of `self.memory`; it is only ever made smaller.
+            // 2. The slice lives during `visit`, while `self` and with it `self.memory` is borrowed.
+            let slice = unsafe { VolatileSlice::new(entry.iov_base.cast(), entry.iov_len) };
+            let from = skip.min(entry.iov_len);
+            skip = skip.saturating_sub(from);
+            let Ok(rest) = slice.offset(from) else {
+                return;
+            };
+            if !rest.is_empty() && !visit(rest) {
+                return;
+            }
+        }
+    }
+
+    /// Drops used-up entries when there are many, so that a list that is refilled while it is consumed stays
+    /// short.
+    fn compact(&mut self) {
+        if self.first >= COMPACT_AT || self.first == self.iov.len() {
+            self.iov.drain(..self.first);
+            self.first = 0;
+        }
+    }
+}
+
+/// The length of `iov` as system calls take it; at most [`MAX_SEGMENTS`] + 1 by construction.
+fn count_of(iov: &[iovec]) -> libc::c_int {
+    libc::c_int::try_from(iov.len()).unwrap_or(libc::c_int::MAX)
+}
+
+/// `offset` as system calls take it.
+fn file_offset(offset: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::guest_memory;
+
+    fn list(ranges: &[(u64, u32)]) -> Segments {
+        let mut segments = Segments::new(guest_memory(0x1_0000));
+        for &(address, len) in ranges {
+            segments.push(GuestAddress(address), len).unwrap();
+        }
+        segments
+    }
+
+    #[test]
+    fn bytes_cross_ranges_both_ways() {
+        let segments = list(&[(0x100, 3), (0x200, 2)]);
+        assert_eq!(segments.copy_from(1, b"abcdef"), 4);
+        let mut back = [0; 8];
+        assert_eq!(segments.copy_to(2, &mut back), 3);
+        assert_eq!(&back[..3], b"bcd");
+    }
+
+    #[test]
+    fn head_may_be_split_over_ranges() {
+        let mut segments = list(&[(0x100, 3), (0x200, 9)]);
+        segments.copy_from(0, &7u64.to_le_bytes());
+        assert_eq!(segments.read_head::<u64>(), Some(7));
+        assert_eq!(segments.len(), 4);
+        assert_eq!(segments.read_head::<u64>(), None);
+        assert_eq!(segments.len(), 4);
+    }
+
+    #[test]
+    fn last_byte_is_split_off_once() {
+        let mut segments = list(&[(0x100, 4), (0x200, 1)]);
+        assert_eq!(segments.split_last_byte(), Some(GuestAddress(0x200)));
+        assert_eq!(segments.len(), 4);
+        assert_eq!(segments.split_last_byte(), None);
+    }
+
+    #[test]
+    fn ranges_outside_memory_are_refused() {
+        let mut segments = list(&[]);
+        for (address, len) in [(0xffff, 2), (0x1_0000, 1), (u64::MAX, 2), (u64::MAX - 1, 2)] {
+            let pushed = segments.push(GuestAddress(address), len);
+            assert_eq!(pushed, Err(PushError::OutsideMemory), "{address:#x} {len}");
+            segments.clear();
+        }
+    }
+
+    #[test]
+    fn going_back_forgets_what_was_pushed_since() {
+        let mut segments = list(&[(0x100, 4), (0x200, 4)]);
+        segments.advance(6);
+        let mark = segments.mark();
+        segments.push(GuestAddress(0x300), 8).unwrap();
+        segments.go_back(mark);
+        assert_eq!(segments.len(), 2);
+        assert_eq!(segments.split_last_byte(), Some(GuestAddress(0x203)));
+    }
+}

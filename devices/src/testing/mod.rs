@@ -1,0 +1,95 @@
+//! The other side of every seam, for tests: a driver, an interrupt line, an event loop, guest memory. None of
+//! it needs KVM or root.
+
+mod driver;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use driver::{Buffer, FakeDriver};
+use vm_memory::GuestAddress;
+
+use crate::GuestMemory;
+use crate::irq::IrqLine;
+use crate::virtio::queue::Queue;
+use crate::virtio::{QueueError, Worker, WorkerId, WorkerLoop};
+
+/// Guest memory of `len` bytes from address 0 on.
+///
+/// # Panics
+/// When the host has no memory.
+#[must_use]
+pub fn guest_memory(len: usize) -> Arc<GuestMemory> {
+    let memory = GuestMemory::from_ranges(&[(GuestAddress(0), len)]);
+    Arc::new(memory.expect("the host has memory"))
+}
+
+/// Counts pulses.
+#[derive(Clone, Debug, Default)]
+pub struct FakeIrq(Arc<AtomicUsize>);
+
+impl FakeIrq {
+    /// Pulses since this was last asked.
+    #[must_use]
+    pub fn take(&self) -> usize {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl IrqLine for FakeIrq {
+    fn raise(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An event loop that turns when the test says so.
+#[derive(Default)]
+pub struct InlineLoop(Mutex<BTreeMap<WorkerId, Box<dyn Worker>>>);
+
+impl InlineLoop {
+    /// Shows every worker each of its sources once. A worker that fails is taken off.
+    ///
+    /// # Errors
+    /// The first worker's that failed.
+    pub fn turn(&self) -> Result<(), QueueError> {
+        let mut workers = self.lock();
+        let mut outcome = Ok(());
+        workers.retain(|_, worker| {
+            let sources = worker.sources();
+            let turned = sources
+                .iter()
+                .try_for_each(|source| worker.on_event(source.token));
+            outcome = outcome.and(turned);
+            turned.is_ok()
+        });
+        outcome
+    }
+
+    /// How many workers are on the loop.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// No worker is on the loop.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkerId, Box<dyn Worker>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WorkerLoop for InlineLoop {
+    fn start(&self, id: WorkerId, worker: Box<dyn Worker>) {
+        self.lock().insert(id, worker);
+    }
+
+    fn stop(&self, id: WorkerId) -> Vec<Queue> {
+        let worker = self.lock().remove(&id);
+        worker.map(|worker| worker.stop()).unwrap_or_default()
+    }
+}
