@@ -2,12 +2,14 @@
 //! it needs KVM or root.
 
 mod driver;
+mod guest;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use driver::{Buffer, FakeDriver};
+pub use guest::FakeGuest;
 use vm_memory::GuestAddress;
 
 use crate::GuestMemory;

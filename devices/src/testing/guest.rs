@@ -1,0 +1,165 @@
+//! A guest with one device in it, on the memory-mapped transport.
+
+use std::sync::Arc;
+
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{FakeDriver, FakeIrq, InlineLoop, guest_memory};
+use crate::virtio::{MmioTransport, QueueError, VirtioDevice, WorkerId, WorkerLoop};
+use crate::{GuestMemory, Registers};
+
+/// Guest memory in bytes; queues lie in its upper half.
+const MEMORY: usize = 4 << 20;
+const QUEUES_AT: u64 = 2 << 20;
+/// Features a driver must accept.
+const VERSION_1: u64 = 1 << 32;
+
+/// A device, its transport, and a driver.
+pub struct FakeGuest {
+    /// The window.
+    pub transport: Arc<MmioTransport>,
+    /// The line of the device.
+    pub irq: FakeIrq,
+    /// The loop on which the device runs.
+    pub workers: Arc<InlineLoop>,
+    /// Guest memory: the lower 2 MiB are the test's.
+    pub memory: Arc<GuestMemory>,
+    /// The queues, once the driver set them up.
+    pub queues: Vec<FakeDriver>,
+}
+
+impl FakeGuest {
+    /// A guest whose driver has not touched the device.
+    ///
+    /// # Panics
+    /// When the host has no eventfd.
+    #[must_use]
+    pub fn new(device: Box<dyn VirtioDevice>) -> Self {
+        let (irq, workers, memory) = (
+            FakeIrq::default(),
+            Arc::new(InlineLoop::default()),
+            guest_memory(MEMORY),
+        );
+        let transport = MmioTransport::new(
+            WorkerId(7),
+            device,
+            Arc::clone(&memory),
+            Box::new(irq.clone()),
+            EventFd::new(EFD_NONBLOCK).expect("the host has an eventfd"),
+            Arc::clone(&workers) as Arc<dyn WorkerLoop>,
+        );
+        Self {
+            transport: Arc::new(transport),
+            irq,
+            workers,
+            memory,
+            queues: Vec::new(),
+        }
+    }
+
+    /// A guest whose driver runs the device with `features` and `VERSION_1`.
+    #[must_use]
+    pub fn running(device: Box<dyn VirtioDevice>, features: u64) -> Self {
+        let mut guest = Self::new(device);
+        guest.start(features);
+        guest
+    }
+
+    /// Does all that a driver does to start the device (virtio 1.2 §3.1.1).
+    pub fn start(&mut self, features: u64) {
+        self.negotiate(features);
+        self.set_up_queues();
+        self.write(0x70, 15);
+    }
+
+    /// Status up to FEATURES_OK.
+    pub fn negotiate(&self, features: u64) {
+        let features = features | VERSION_1;
+        self.write(0x70, 1);
+        self.write(0x70, 3);
+        for (word, bits) in [(0, features & 0xffff_ffff), (1, features >> 32)] {
+            self.write(0x24, word);
+            self.write(0x20, u32::try_from(bits).expect("half a word"));
+        }
+        self.write(0x70, 11);
+    }
+
+    /// Lays out every queue the device has, at its greatest size.
+    pub fn set_up_queues(&mut self) {
+        self.queues.clear();
+        let mut base = QUEUES_AT;
+        for index in 0.. {
+            self.write(0x30, index);
+            let max = self.read(0x34);
+            if max == 0 {
+                return;
+            }
+            let size = u16::try_from(max).expect("a queue size");
+            let mut driver = FakeDriver::new(&self.memory, base, size);
+            driver.reset();
+            self.write_queue(&driver);
+            base += FakeDriver::footprint(size);
+            self.queues.push(driver);
+        }
+    }
+
+    /// Tells the device of the selected queue.
+    fn write_queue(&self, driver: &FakeDriver) {
+        let state = driver.state();
+        self.write(0x38, state.size.into());
+        for (register, address) in [
+            (0x80, state.descriptor_table),
+            (0x90, state.available_ring),
+            (0xa0, state.used_ring),
+        ] {
+            let low = u32::try_from(address & 0xffff_ffff).expect("half a word");
+            self.write(register, low);
+            self.write(register + 4, 0);
+        }
+        self.write(0x44, 1);
+    }
+
+    /// Writes a register.
+    pub fn write(&self, register: u64, value: u32) {
+        self.transport.write(register, &value.to_le_bytes());
+    }
+
+    /// Reads a register.
+    #[must_use]
+    pub fn read(&self, register: u64) -> u32 {
+        let mut word = [0; 4];
+        self.transport.read(register, &mut word);
+        u32::from_le_bytes(word)
+    }
+
+    /// Kicks the device and turns the loop once.
+    ///
+    /// # Errors
+    /// When the device gave up.
+    pub fn kick(&self) -> Result<(), QueueError> {
+        self.write(0x50, 0);
+        self.workers.turn()
+    }
+
+    /// Writes guest memory.
+    ///
+    /// # Panics
+    /// When it is not memory.
+    pub fn poke(&self, at: u64, bytes: &[u8]) {
+        let written = self.memory.write_slice(bytes, GuestAddress(at));
+        written.expect("inside guest memory");
+    }
+
+    /// Reads guest memory.
+    ///
+    /// # Panics
+    /// When it is not memory.
+    #[must_use]
+    pub fn peek(&self, at: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let read = self.memory.read_slice(&mut bytes, GuestAddress(at));
+        read.expect("inside guest memory");
+        bytes
+    }
+}

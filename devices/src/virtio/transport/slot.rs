@@ -1,0 +1,355 @@
+//! A device in its slot: what every transport has besides its own registers.
+//!
+//! ```text
+//!            DRIVER_OK                    park
+//!   Idle -----> (Moving) -----> Running -------> Parked
+//!     ^                            |    <-------    |
+//!     +------- (Moving) <----------+     unpark     |  reset
+//!     +---------------------------------------------+
+//! ```
+//!
+//! Starting and stopping call the device and the event loop, so they happen with the lock released and the
+//! slot marked `Moving`. Meanwhile other vCPUs read the registers as they were before, and what they write is
+//! ignored. A reset has happened when the write that asked for it returns.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::interrupt::WiredInterrupt;
+use super::negotiation::{Negotiation, Step};
+use crate::GuestMemory;
+use crate::virtio::queue::{Queue, QueueState};
+use crate::virtio::{
+    ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
+    WorkerId, WorkerLoop,
+};
+
+/// A device, its negotiation, its queues, and the way to the event loop.
+pub(super) struct Slot {
+    // Fixed configuration.
+    id: WorkerId,
+    traits: Traits,
+    // Runtime glue.
+    memory: Arc<GuestMemory>,
+    kick: EventFd,
+    workers: Arc<dyn WorkerLoop>,
+    pub(super) interrupt: Arc<WiredInterrupt>,
+    registers: Mutex<Registers>,
+}
+
+/// What the lock guards, for one access at a time.
+pub(super) struct Registers {
+    phase: Phase,
+    /// Absent while it is being started.
+    device: Option<Box<dyn VirtioDevice>>,
+    /// The configuration space as it was when the device left to be started.
+    config: Vec<u8>,
+    // Guest-visible state.
+    pub(super) negotiation: Negotiation,
+    pub(super) queues: Vec<QueueState>,
+    pub(super) selected_queue: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Moving,
+    Running,
+    Parked,
+}
+
+impl Slot {
+    pub(super) fn new(
+        id: WorkerId,
+        device: Box<dyn VirtioDevice>,
+        memory: Arc<GuestMemory>,
+        interrupt: WiredInterrupt,
+        kick: EventFd,
+        workers: Arc<dyn WorkerLoop>,
+    ) -> Self {
+        let traits = device.traits();
+        let registers = Registers {
+            phase: Phase::Idle,
+            device: Some(device),
+            config: Vec::new(),
+            negotiation: Negotiation::default(),
+            queues: fresh_queues(&traits),
+            selected_queue: 0,
+        };
+        Self {
+            id,
+            traits,
+            memory,
+            kick,
+            workers,
+            interrupt: Arc::new(interrupt),
+            registers: Mutex::new(registers),
+        }
+    }
+
+    pub(super) fn traits(&self) -> &Traits {
+        &self.traits
+    }
+
+    /// The registers, for one access. A panic elsewhere does not make plain values wrong.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Registers> {
+        self.registers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The status register as the driver reads it.
+    pub(super) fn status(&self) -> u32 {
+        let status = self.lock().negotiation.status();
+        if self.interrupt.is_reset_needed() {
+            status | VIRTIO_CONFIG_S_NEEDS_RESET
+        } else {
+            status
+        }
+    }
+
+    /// A write to the status register, with all that follows from it.
+    pub(super) fn set_status(&self, status: u32) {
+        let mut registers = self.lock();
+        if registers.phase == Phase::Moving {
+            return;
+        }
+        // The driver writes back what it read; this bit is ours.
+        let status = status & !VIRTIO_CONFIG_S_NEEDS_RESET;
+        let step = registers
+            .negotiation
+            .set_status(status, self.traits.features);
+        match step {
+            Step::Stay => {}
+            Step::Start => {
+                self.start(registers);
+            }
+            Step::Reset => self.reset(registers),
+        }
+    }
+
+    /// A notification that no ioeventfd caught.
+    pub(super) fn notify(&self) {
+        if self.lock().negotiation.is_driver_ok() {
+            // Fails only when the counter is full, that is, when a kick is pending.
+            let _ = self.kick.write(1);
+        }
+    }
+
+    /// Takes the queues that its worker returned, when the event loop stops all devices.
+    pub(super) fn park(&self, queues: &[Queue]) {
+        let mut registers = self.lock();
+        if registers.phase != Phase::Running {
+            return;
+        }
+        for (kept, queue) in registers.queues.iter_mut().zip(queues) {
+            *kept = queue.state();
+        }
+        registers.phase = Phase::Parked;
+    }
+
+    /// Makes the worker that goes on where [`Slot::park`] left off. `None` when none was running, or when
+    /// the device cannot start any more; the driver is then told to reset it.
+    pub(super) fn unpark(&self) -> Option<Box<dyn Worker>> {
+        let mut registers = self.lock();
+        if registers.phase != Phase::Parked {
+            return None;
+        }
+        if self.interrupt.is_reset_needed() {
+            registers.phase = Phase::Running;
+            return None;
+        }
+        let worker = self.activate(registers);
+        self.lock().phase = Phase::Running;
+        worker
+    }
+
+    /// The registers for a snapshot; `None` while a worker holds the queues.
+    pub(super) fn saved(&self) -> Option<MutexGuard<'_, Registers>> {
+        let registers = self.lock();
+        matches!(registers.phase, Phase::Idle | Phase::Parked).then_some(registers)
+    }
+
+    /// Adopts saved registers. False, and nothing changed, when they cannot be this device's.
+    pub(super) fn restore(
+        &self,
+        negotiation: Negotiation,
+        queues: Vec<QueueState>,
+        selected_queue: u32,
+    ) -> bool {
+        let mut registers = self.lock();
+        let is_ours = negotiation.is_possible(self.traits.features)
+            && queues.len() == self.traits.queue_sizes.len()
+            && queues
+                .iter()
+                .zip(&self.traits.queue_sizes)
+                .all(|(queue, max)| queue.size <= *max);
+        if !is_ours || registers.phase != Phase::Idle {
+            return false;
+        }
+        if negotiation.is_driver_ok() {
+            registers.phase = Phase::Parked;
+        }
+        registers.negotiation = negotiation;
+        registers.queues = queues;
+        registers.selected_queue = selected_queue;
+        true
+    }
+
+    fn start(&self, registers: MutexGuard<'_, Registers>) {
+        if let Some(worker) = self.activate(registers) {
+            self.workers.start(self.id, worker);
+        }
+        // Only now may another vCPU reset it: the loop knows the worker.
+        self.lock().phase = Phase::Running;
+    }
+
+    /// Starts the device with the lock released. The slot is left `Moving`.
+    fn activate(&self, mut registers: MutexGuard<'_, Registers>) -> Option<Box<dyn Worker>> {
+        registers.phase = Phase::Moving;
+        let mut device = registers.device.take()?;
+        registers.config = device.config_space().to_vec();
+        let features = registers.negotiation.features();
+        let queues = registers.queues.clone();
+        drop(registers);
+
+        let started = self
+            .activation(features, &queues)
+            .and_then(|activation| device.activate(activation));
+        self.lock().device = Some(device);
+        match started {
+            Ok(worker) => Some(Box::new(Watched {
+                worker,
+                interrupt: Arc::clone(&self.interrupt),
+            })),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "device {} needs a reset", self.id.0);
+                self.interrupt.needs_reset();
+                None
+            }
+        }
+    }
+
+    fn activation(
+        &self,
+        features: u64,
+        queues: &[QueueState],
+    ) -> Result<Activation, ActivateError> {
+        let queues = queues
+            .iter()
+            .map(|state| Queue::new(Arc::clone(&self.memory), *state, features))
+            .collect::<Result<_, _>>()
+            .map_err(|error| ActivateError {
+                what: "the driver's queues",
+                source: std::io::Error::other(error),
+            })?;
+        let kick = self.kick.try_clone().map_err(|source| ActivateError {
+            what: "a copy of the kick event",
+            source,
+        })?;
+        Ok(Activation {
+            memory: Arc::clone(&self.memory),
+            features,
+            queues,
+            kick,
+            interrupt: Arc::clone(&self.interrupt) as Arc<dyn Interrupt>,
+        })
+    }
+
+    /// Back to the state at power-on (virtio 1.2 §2.4).
+    fn reset<'a>(&'a self, mut registers: MutexGuard<'a, Registers>) {
+        if registers.phase == Phase::Running {
+            registers.phase = Phase::Moving;
+            drop(registers);
+            drop(self.workers.stop(self.id));
+            registers = self.lock();
+        }
+        registers.phase = Phase::Idle;
+        registers.negotiation = Negotiation::default();
+        registers.queues = fresh_queues(&self.traits);
+        registers.selected_queue = 0;
+        self.interrupt.reset();
+    }
+}
+
+impl Registers {
+    /// The selected queue, and its greatest size.
+    pub(super) fn queue<'a>(&'a mut self, traits: &Traits) -> Option<(&'a mut QueueState, u16)> {
+        let index = usize::try_from(self.selected_queue).ok()?;
+        let max = *traits.queue_sizes.get(index)?;
+        Some((self.queues.get_mut(index)?, max))
+    }
+
+    /// The configuration space from `offset` on; bytes beyond its end read as 0.
+    pub(super) fn read_config(&self, offset: usize, data: &mut [u8]) {
+        let space = match &self.device {
+            Some(device) => device.config_space(),
+            None => &self.config,
+        };
+        for (byte, source) in data.iter_mut().zip(space.iter().skip(offset)) {
+            *byte = *source;
+        }
+    }
+
+    /// Passes on what lies inside the configuration space.
+    pub(super) fn write_config(&mut self, offset: usize, data: &[u8]) {
+        if !self.negotiation.has_driver() {
+            return;
+        }
+        if let Some(device) = &mut self.device {
+            let room = device.config_space().len().saturating_sub(offset);
+            let inside = data.get(..room.min(data.len())).unwrap_or_default();
+            if !inside.is_empty() {
+                device.write_config(offset, inside);
+            }
+        }
+    }
+}
+
+/// A worker whose broken rings reach the driver, whoever stops it.
+struct Watched {
+    worker: Box<dyn Worker>,
+    interrupt: Arc<WiredInterrupt>,
+}
+
+impl Worker for Watched {
+    fn sources(&self) -> Vec<Source> {
+        self.worker.sources()
+    }
+
+    fn on_event(&mut self, token: Token) -> Result<(), QueueError> {
+        self.worker
+            .on_event(token)
+            .inspect_err(|_| self.interrupt.needs_reset())
+    }
+
+    fn stop(self: Box<Self>) -> Vec<Queue> {
+        self.worker.stop()
+    }
+}
+
+/// Queues as they are at reset: of the greatest size, and not ready.
+fn fresh_queues(traits: &Traits) -> Vec<QueueState> {
+    let fresh = |&size: &u16| QueueState {
+        size,
+        ..QueueState::default()
+    };
+    traits.queue_sizes.iter().map(fresh).collect()
+}
+
+/// An error with its causes, on one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
