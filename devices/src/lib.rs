@@ -5,6 +5,8 @@
 
 pub mod irq;
 pub mod legacy;
+mod limiter;
+pub mod metrics;
 mod sys;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

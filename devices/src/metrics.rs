@@ -1,0 +1,140 @@
+//! What devices count. Each group is shared between a device and whoever reads it; names are those of the
+//! metrics file.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Serialize, Serializer};
+
+/// A number that only grows. Relaxed: it orders nothing.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// `count` more.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Serialize for Counter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.get())
+    }
+}
+
+/// A block device (`block_{drive_id}`).
+#[derive(Debug, Default, Serialize)]
+pub struct BlockMetrics {
+    /// The driver started it and it could not start.
+    pub activate_fails: Counter,
+    /// The driver looked for requests' completion with no request there: kicks for nothing.
+    pub no_avail_buffer: Counter,
+    /// Events whose handling failed, because the driver broke the rings.
+    pub event_fails: Counter,
+    /// Requests that the host could not do.
+    pub execute_fails: Counter,
+    /// Requests that broke a rule.
+    pub invalid_reqs_count: Counter,
+    /// Flushes.
+    pub flush_count: Counter,
+    /// Kicks.
+    pub queue_event_count: Counter,
+    /// Bytes read by the guest.
+    pub read_bytes: Counter,
+    /// Bytes written by the guest.
+    pub write_bytes: Counter,
+    /// Reads.
+    pub read_count: Counter,
+    /// Writes.
+    pub write_count: Counter,
+}
+
+/// A network device (`net_{iface_id}`).
+#[derive(Debug, Default, Serialize)]
+pub struct NetMetrics {
+    /// The driver started it and it could not start.
+    pub activate_fails: Counter,
+    /// Frames that waited because the driver offered no buffer.
+    pub no_rx_avail_buffer: Counter,
+    /// Kicks with no frame to send.
+    pub no_tx_avail_buffer: Counter,
+    /// Events whose handling failed, because the driver broke the rings.
+    pub event_fails: Counter,
+    /// Kicks of either queue: both share one event.
+    pub rx_queue_event_count: Counter,
+    /// Times the tap became ready.
+    pub rx_tap_event_count: Counter,
+    /// Bytes received, headers included.
+    pub rx_bytes_count: Counter,
+    /// Frames received.
+    pub rx_packets_count: Counter,
+    /// Frames that fitted in no buffer and were dropped, and receive buffers that broke a rule.
+    pub rx_fails: Counter,
+    /// Times frames were received.
+    pub rx_count: Counter,
+    /// Reads of the tap that failed.
+    pub tap_read_fails: Counter,
+    /// Writes to the tap that failed; the frames are dropped.
+    pub tap_write_fails: Counter,
+    /// Bytes sent, headers included.
+    pub tx_bytes_count: Counter,
+    /// Frames that broke a rule or are too long; dropped.
+    pub tx_malformed_frames: Counter,
+    /// Frames that were not sent, for any reason.
+    pub tx_fails: Counter,
+    /// Times frames were sent.
+    pub tx_count: Counter,
+    /// Frames sent.
+    pub tx_packets_count: Counter,
+    /// Kicks of either queue: both share one event.
+    pub tx_queue_event_count: Counter,
+    /// Frames sent from an address other than the guest's.
+    pub tx_spoofed_mac_count: Counter,
+    /// Times frames were left for the next turn.
+    pub tx_remaining_reqs_count: Counter,
+}
+
+/// The serial port (`uart`).
+#[derive(Debug, Default, Serialize)]
+pub struct SerialMetrics {
+    /// Output bytes lost because the sink refused or could not take them.
+    pub error_count: Counter,
+    /// Times output was flushed.
+    pub flush_count: Counter,
+    /// Reads of a width the port does not have.
+    pub missed_read_count: Counter,
+    /// Writes of a width the port does not have.
+    pub missed_write_count: Counter,
+    /// Input bytes the guest took.
+    pub read_count: Counter,
+    /// Output bytes.
+    pub write_count: Counter,
+}
+
+/// The keyboard controller (`i8042`).
+#[derive(Debug, Default, Serialize)]
+pub struct I8042Metrics {
+    /// Keys that did not fit in the buffer.
+    pub error_count: Counter,
+    /// Reads of a width or port the controller does not have.
+    pub missed_read_count: Counter,
+    /// Writes of a width or port the controller does not have.
+    pub missed_write_count: Counter,
+    /// Reads.
+    pub read_count: Counter,
+    /// Resets of the machine.
+    pub reset_count: Counter,
+    /// Writes.
+    pub write_count: Counter,
+}

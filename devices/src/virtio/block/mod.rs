@@ -1,0 +1,259 @@
+//! The block device (virtio 1.2 §5.2): joins requests to a disk.
+//!
+//! Requests are done one after the other on the event loop, each in one system call between guest memory and
+//! the file.
+
+pub mod file;
+pub mod request;
+
+use std::sync::Arc;
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+};
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use vm_config::{BlockEngine, CacheType, Drive};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
+
+pub use file::DiskError;
+use file::DiskFile;
+use request::{Malformed, Op, Request, SECTOR, parse};
+
+use super::chain::Chain;
+use super::queue::{Completion, Queue};
+use super::{
+    ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
+};
+use crate::GuestMemory;
+use crate::limiter::is_limiting;
+use crate::metrics::BlockMetrics;
+
+/// Entries of the one queue.
+const QUEUE_SIZE: u16 = 256;
+
+/// Requests done in one turn, before the neighbours on the loop get theirs.
+const TURN: usize = 64;
+
+const KICK: Token = Token(0);
+
+/// A disk that no driver runs.
+pub struct Block {
+    // Fixed configuration.
+    features: u64,
+    capacity: [u8; 8],
+    // Runtime glue.
+    file: Arc<DiskFile>,
+    metrics: Arc<BlockMetrics>,
+}
+
+impl Block {
+    /// Opens the drive's file.
+    ///
+    /// # Errors
+    /// [`DiskError`] says what is wrong with the drive and what to do.
+    pub fn open(drive: &Drive) -> Result<Self, DiskError> {
+        let path = match (&drive.path_on_host, &drive.socket) {
+            (Some(path), None) => path,
+            (None, Some(_)) => return Err(DiskError::NotSupported("`socket`")),
+            _ => return Err(DiskError::NoBackend),
+        };
+        if is_limiting(drive.rate_limiter) {
+            return Err(DiskError::NotSupported("`rate_limiter`"));
+        }
+        if drive.io_engine == Some(BlockEngine::Async) {
+            return Err(DiskError::NotSupported("`io_engine` `Async`"));
+        }
+        let file = DiskFile::open(path, drive.is_read_only.unwrap_or(false))?;
+        let disk = file.disk();
+        let mut features = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX;
+        if disk.is_read_only {
+            features |= 1 << VIRTIO_BLK_F_RO;
+        }
+        if drive.cache_type == CacheType::Writeback {
+            features |= 1 << VIRTIO_BLK_F_FLUSH;
+        }
+        Ok(Self {
+            features,
+            capacity: (disk.len / SECTOR).to_le_bytes(),
+            file: Arc::new(file),
+            metrics: Arc::default(),
+        })
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<BlockMetrics> {
+        Arc::clone(&self.metrics)
+    }
+}
+
+impl VirtioDevice for Block {
+    fn traits(&self) -> Traits {
+        Traits {
+            device_type: VIRTIO_ID_BLOCK,
+            features: self.features,
+            queue_sizes: vec![QUEUE_SIZE],
+        }
+    }
+
+    /// The capacity in sectors (virtio 1.2 §5.2.4).
+    fn config_space(&self) -> &[u8] {
+        &self.capacity
+    }
+
+    fn activate(&mut self, with: Activation) -> Result<Box<dyn Worker>, ActivateError> {
+        let Some(queue) = with.queues.into_iter().next() else {
+            self.metrics.activate_fails.increment();
+            return Err(ActivateError {
+                what: "a queue",
+                source: std::io::ErrorKind::NotFound.into(),
+            });
+        };
+        Ok(Box::new(BlockWorker {
+            chain: queue.new_chain(),
+            queue,
+            file: Arc::clone(&self.file),
+            metrics: Arc::clone(&self.metrics),
+            memory: with.memory,
+            kick: with.kick,
+            interrupt: with.interrupt,
+        }))
+    }
+}
+
+/// A disk that a driver runs.
+struct BlockWorker {
+    queue: Queue,
+    /// Reused by every request.
+    chain: Chain,
+    file: Arc<DiskFile>,
+    metrics: Arc<BlockMetrics>,
+    memory: Arc<GuestMemory>,
+    kick: EventFd,
+    interrupt: Arc<dyn Interrupt>,
+}
+
+impl Worker for BlockWorker {
+    fn sources(&self) -> Vec<Source> {
+        vec![super::kick_source(&self.kick, KICK)]
+    }
+
+    fn on_event(&mut self, _token: Token) -> Result<(), QueueError> {
+        self.metrics.queue_event_count.increment();
+        let worked = self.turn();
+        if worked.is_err() {
+            self.metrics.event_fails.increment();
+        }
+        worked
+    }
+
+    /// Nothing is in flight between two events.
+    fn stop(self: Box<Self>) -> Vec<Queue> {
+        vec![self.queue]
+    }
+}
+
+impl BlockWorker {
+    /// Does what is queued, up to [`TURN`] requests, then tells the driver.
+    fn turn(&mut self) -> Result<(), QueueError> {
+        self.queue.disable_kicks()?;
+        let mut left = TURN;
+        loop {
+            while left > 0
+                && let Some(done) = self.queue.pop(&mut self.chain)?
+            {
+                self.serve(done)?;
+                left -= 1;
+            }
+            if left == 0 {
+                super::kick_again(&self.kick);
+                break;
+            }
+            if !self.queue.enable_kicks()? {
+                break;
+            }
+        }
+        if left == TURN {
+            self.metrics.no_avail_buffer.increment();
+        }
+        if self.queue.needs_interrupt()? {
+            self.interrupt.queue(0);
+        }
+        Ok(())
+    }
+
+    /// Does the request in `chain` and gives its head back.
+    fn serve(&mut self, done: Completion) -> Result<(), QueueError> {
+        let len = match parse(&mut self.chain, self.file.disk()) {
+            Ok(request) => self.execute(request),
+            Err(Malformed { status, .. }) => {
+                self.metrics.invalid_reqs_count.increment();
+                match status {
+                    Some(status) => self.answer(status, VIRTIO_BLK_S_IOERR, 0),
+                    None => 0,
+                }
+            }
+        };
+        self.queue.give_back(done, len)
+    }
+
+    /// Does a request and answers it. Returns the bytes written from the start of its writable buffers.
+    fn execute(&mut self, request: Request) -> u32 {
+        let Chain {
+            readable, writable, ..
+        } = &mut self.chain;
+        let room = writable.len();
+        let metrics = &self.metrics;
+        let result = match request.op {
+            Op::Read { at } => {
+                metrics.read_count.increment();
+                metrics.read_bytes.add(room as u64);
+                self.file.read(at, writable)
+            }
+            Op::Write { at } => {
+                metrics.write_count.increment();
+                metrics.write_bytes.add(readable.len() as u64);
+                self.file.write(at, readable)
+            }
+            Op::Flush => {
+                metrics.flush_count.increment();
+                self.file.flush()
+            }
+            Op::GetId => {
+                let written = writable.copy_from(0, self.file.serial());
+                writable.advance(written);
+                Ok(())
+            }
+            Op::Unsupported(_) => {
+                metrics.invalid_reqs_count.increment();
+                return self.answer(request.status, VIRTIO_BLK_S_UNSUPP, 0);
+            }
+        };
+        let moved = room - self.chain.writable.len();
+        let status = match result {
+            Ok(()) => VIRTIO_BLK_S_OK,
+            Err(_) => {
+                self.metrics.execute_fails.increment();
+                VIRTIO_BLK_S_IOERR
+            }
+        };
+        self.answer(request.status, status, moved)
+    }
+
+    /// Writes the status byte behind the data, `moved` bytes of which were written. Returns the used length: the
+    /// status byte counts only when nothing between is unwritten (virtio 1.2 §2.7.8.2).
+    fn answer(&self, at: GuestAddress, status: u32, moved: usize) -> u32 {
+        let [status, ..] = status.to_le_bytes();
+        // The address was checked when the chain was popped, and guest memory only grows.
+        let _ = self.memory.write_obj(status, at);
+        let is_all_written = self.chain.writable.is_empty();
+        let len = moved.saturating_add(usize::from(is_all_written));
+        u32::try_from(len).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests;

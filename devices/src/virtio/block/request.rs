@@ -1,0 +1,182 @@
+//! Turns a chain into a block request (virtio 1.2 §5.2.6). Knows no file.
+//!
+//! ```text
+//!  readable: type u32, reserved u32, sector u64 | data of OUT
+//!  writable: data of IN, GET_ID                 | status u8
+//! ```
+
+#![deny(clippy::arithmetic_side_effects)]
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+};
+use vm_memory::GuestAddress;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::virtio::chain::Chain;
+
+/// The unit of addresses and capacity, bytes (virtio 1.2 §5.2.4).
+pub const SECTOR: u64 = 512;
+
+/// The most data one request moves: what the event loop gives one disk in one go.
+pub const MAX_REQUEST_BYTES: usize = 64 << 20;
+
+/// What a request is checked against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes, whole sectors.
+    pub len: u64,
+    /// Writes are refused.
+    pub is_read_only: bool,
+}
+
+/// What is to be done. What is to be moved is in the chain it was parsed from: what was data in its
+/// `readable` or `writable` is all that is left there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which operation.
+    pub op: Op,
+    /// Where the status byte goes.
+    pub status: GuestAddress,
+}
+
+/// Operations, with checked byte offsets into the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Fill `writable` from the disk.
+    Read {
+        /// First byte.
+        at: u64,
+    },
+    /// Store `readable` to the disk.
+    Write {
+        /// First byte.
+        at: u64,
+    },
+    /// Make earlier writes durable.
+    Flush,
+    /// Fill `writable` with the serial number.
+    GetId,
+    /// A type this device does not have.
+    Unsupported(u32),
+}
+
+/// A request that broke a rule; answered with IOERR where there is a status byte to put it in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Which rule.
+    pub why: Fault,
+    /// Where the status byte goes, when there is one.
+    pub status: Option<GuestAddress>,
+}
+
+/// Rules of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No room for a status byte, or the chain itself is malformed.
+    NoStatusByte,
+    /// Fewer than 16 readable bytes.
+    ShortHeader,
+    /// Data that is not whole sectors.
+    Ragged,
+    /// Data beyond the end of the disk.
+    OutsideDisk,
+    /// More than [`MAX_REQUEST_BYTES`].
+    TooLong,
+    /// A write to a read-only disk (virtio 1.2 §5.2.6.2).
+    ReadOnly,
+}
+
+/// `struct virtio_blk_req` up to the data, little-endian.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Header {
+    kind: u32,
+    reserved: u32,
+    sector: u64,
+}
+
+/// Turns a chain into a request. Guest memory is read here, once; nothing later asks it again what was wanted.
+///
+/// # Errors
+/// [`Malformed`] when the driver broke a MUST. A guest can cause it at will, so the caller counts it and
+/// answers it: no panic, no log line.
+pub fn parse(chain: &mut Chain, disk: Disk) -> Result<Request, Malformed> {
+    let status = chain.writable.split_last_byte();
+    let refuse = |why| Malformed { why, status };
+    let status = status.ok_or(refuse(Fault::NoStatusByte))?;
+    let header: Header = chain
+        .readable
+        .read_head()
+        .ok_or(refuse(Fault::ShortHeader))?;
+    let sector = u64::from_le(header.sector);
+    let op = match u32::from_le(header.kind) {
+        VIRTIO_BLK_T_IN => Op::Read {
+            at: disk.start(sector, chain.writable.len()).map_err(refuse)?,
+        },
+        VIRTIO_BLK_T_OUT if disk.is_read_only => return Err(refuse(Fault::ReadOnly)),
+        VIRTIO_BLK_T_OUT => Op::Write {
+            at: disk.start(sector, chain.readable.len()).map_err(refuse)?,
+        },
+        VIRTIO_BLK_T_FLUSH => Op::Flush,
+        VIRTIO_BLK_T_GET_ID => Op::GetId,
+        other => Op::Unsupported(other),
+    };
+    Ok(Request { op, status })
+}
+
+impl Disk {
+    /// The byte at which `len` bytes from `sector` on start, if all of them exist.
+    fn start(self, sector: u64, len: usize) -> Result<u64, Fault> {
+        if len > MAX_REQUEST_BYTES {
+            return Err(Fault::TooLong);
+        }
+        let len = u64::try_from(len).map_err(|_| Fault::TooLong)?;
+        if !len.is_multiple_of(SECTOR) {
+            return Err(Fault::Ragged);
+        }
+        let start = sector.checked_mul(SECTOR).ok_or(Fault::OutsideDisk)?;
+        let end = start.checked_add(len).ok_or(Fault::OutsideDisk)?;
+        if end > self.len {
+            return Err(Fault::OutsideDisk);
+        }
+        Ok(start)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DISK: Disk = Disk {
+        len: 100 * SECTOR,
+        is_read_only: false,
+    };
+
+    #[test]
+    fn last_sector_is_reachable_and_the_next_is_not() {
+        assert_eq!(DISK.start(99, 512), Ok(99 * SECTOR));
+        assert_eq!(DISK.start(100, 0), Ok(100 * SECTOR));
+        assert_eq!(DISK.start(100, 512), Err(Fault::OutsideDisk));
+        assert_eq!(DISK.start(99, 1024), Err(Fault::OutsideDisk));
+    }
+
+    #[test]
+    fn ragged_and_huge_data_are_refused() {
+        assert_eq!(DISK.start(0, 511), Err(Fault::Ragged));
+        assert_eq!(DISK.start(0, MAX_REQUEST_BYTES + 512), Err(Fault::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn a_start_is_always_inside_the_disk(sector: u64, len in 0..=u32::MAX as usize) {
+            if let Ok(start) = DISK.start(sector, len) {
+                prop_assert!(start + len as u64 <= DISK.len);
+                prop_assert_eq!(start, sector * SECTOR);
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Requests through a whole device, on a real file.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt;
+
+use tempfile::NamedTempFile;
+use vm_config::{DeviceId, RateLimiter, TokenBucket};
+
+use super::*;
+use crate::testing::{Buffer, FakeGuest};
+
+const HEADER: u64 = 0x100;
+const DATA: u64 = 0x1000;
+const STATUS: u64 = 0x200;
+const SECTORS: u64 = 64;
+/// What the status byte holds before the device writes it.
+const UNWRITTEN: u8 = 0xee;
+
+fn image() -> NamedTempFile {
+    let mut image = NamedTempFile::new().unwrap();
+    for sector in 0..SECTORS {
+        let byte = u8::try_from(sector).unwrap();
+        image.write_all(&[byte; 512]).unwrap();
+    }
+    image
+}
+
+fn drive(image: &NamedTempFile) -> Drive {
+    Drive {
+        drive_id: DeviceId("disk".to_owned()),
+        partuuid: None,
+        is_root_device: false,
+        cache_type: CacheType::Unsafe,
+        is_read_only: None,
+        path_on_host: Some(image.path().to_owned()),
+        rate_limiter: None,
+        io_engine: None,
+        socket: None,
+    }
+}
+
+fn guest(drive: &Drive) -> FakeGuest {
+    FakeGuest::running(Box::new(Block::open(drive).unwrap()), 0)
+}
+
+/// Sends a request and returns its status byte and used length.
+fn request(guest: &mut FakeGuest, kind: u32, sector: u64, data: &[Buffer]) -> (u8, u32) {
+    let mut header = Vec::new();
+    header.extend_from_slice(&kind.to_le_bytes());
+    header.extend_from_slice(&[0; 4]);
+    header.extend_from_slice(&sector.to_le_bytes());
+    guest.poke(HEADER, &header);
+    guest.poke(STATUS, &[UNWRITTEN]);
+    let mut buffers = vec![Buffer::Readable(HEADER, 16)];
+    buffers.extend_from_slice(data);
+    buffers.push(Buffer::Writable(STATUS, 1));
+    let head = guest.queues[0].add(&buffers);
+    guest.kick().unwrap();
+    let used = guest.queues[0].take_used();
+    assert_eq!(used.len(), 1);
+    assert_eq!(used[0].0, head);
+    (guest.peek(STATUS, 1)[0], used[0].1)
+}
+
+#[test]
+fn read_fills_scattered_buffers() {
+    let image = image();
+    let mut guest = guest(&drive(&image));
+    let data = [Buffer::Writable(DATA, 100), Buffer::Writable(0x3000, 924)];
+    assert_eq!(request(&mut guest, 0, 7, &data), (0, 1025));
+    assert_eq!(guest.peek(DATA, 100), [7; 100]);
+    assert_eq!(guest.peek(0x3000, 412), [7; 412]);
+    assert_eq!(guest.peek(0x3000 + 412, 512), [8; 512]);
+    assert_eq!(guest.irq.take(), 1);
+}
+
+#[test]
+fn write_lands_where_it_was_sent_and_nowhere_else() {
+    let image = image();
+    let mut guest = guest(&drive(&image));
+    guest.poke(DATA, &[0xaa; 512]);
+    assert_eq!(
+        request(&mut guest, 1, 5, &[Buffer::Readable(DATA, 512)]),
+        (0, 1)
+    );
+    let mut sectors = [0; 3 * 512];
+    image
+        .as_file()
+        .read_exact_at(&mut sectors, 4 * 512)
+        .unwrap();
+    assert_eq!(sectors[..512], [4; 512]);
+    assert_eq!(sectors[512..1024], [0xaa; 512]);
+    assert_eq!(sectors[1024..], [6; 512]);
+}
+
+#[test]
+fn header_and_data_may_share_descriptors() {
+    let image = image();
+    let mut guest = guest(&drive(&image));
+    let mut header = [0; 16];
+    header[0] = 1;
+    header[8] = 3;
+    guest.poke(DATA, &header);
+    guest.poke(DATA + 16, &[0xbb; 512]);
+    guest.queues[0].add(&[
+        Buffer::Readable(DATA, 10),
+        Buffer::Readable(DATA + 10, 518),
+        Buffer::Writable(STATUS, 1),
+    ]);
+    guest.kick().unwrap();
+    let mut sector = [0; 512];
+    image.as_file().read_exact_at(&mut sector, 3 * 512).unwrap();
+    assert_eq!(sector, [0xbb; 512]);
+}
+
+#[test]
+fn flush_get_id_and_the_unknown_are_answered() {
+    let image = image();
+    let mut guest = guest(&drive(&image));
+    assert_eq!(request(&mut guest, 4, 0, &[]), (0, 1));
+    let id = [Buffer::Writable(DATA, 20)];
+    assert_eq!(request(&mut guest, 8, 0, &id), (0, 21));
+    let block = Block::open(&drive(&image)).unwrap();
+    assert_eq!(guest.peek(DATA, 20), block.file.serial());
+    assert_eq!(request(&mut guest, 11, 0, &id), (2, 0));
+    assert_eq!(request(&mut guest, u32::MAX, 0, &[]), (2, 1));
+}
+
+#[test]
+fn data_outside_the_disk_or_ragged_is_an_error_and_touches_nothing() {
+    let image = image();
+    let mut guest = guest(&drive(&image));
+    guest.poke(DATA, &[0xcc; 1024]);
+    for (kind, sector, len) in [
+        (0, SECTORS, 512),
+        (0, SECTORS - 1, 1024),
+        (0, u64::MAX, 512),
+        (0, u64::MAX / 512, 512),
+        (0, 0, 511),
+        (1, SECTORS, 512),
+        (1, 0, 513),
+    ] {
+        let data = if kind == 0 {
+            Buffer::Writable(DATA, len)
+        } else {
+            Buffer::Readable(DATA, len)
+        };
+        let (status, used) = request(&mut guest, kind, sector, &[data]);
+        assert_eq!(status, 1, "{kind} {sector} {len}");
+        assert_eq!(used, kind);
+    }
+    assert_eq!(guest.peek(DATA, 1024), [0xcc; 1024]);
+    assert_eq!(image.as_file().metadata().unwrap().len(), SECTORS * 512);
+}
+
+#[test]
+fn chain_without_status_byte_comes_back_empty() {
+    let image = image();
+    let block = Block::open(&drive(&image)).unwrap();
+    let metrics = block.metrics();
+    let mut guest = FakeGuest::running(Box::new(block), 0);
+    let head = guest.queues[0].add(&[Buffer::Readable(HEADER, 16)]);
+    guest.kick().unwrap();
+    assert_eq!(guest.queues[0].take_used(), [(head, 0)]);
+    assert_eq!(metrics.invalid_reqs_count.get(), 1);
+}
+
+#[test]
+fn short_header_is_counted_and_answered() {
+    let image = image();
+    let mut guest = guest(&drive(&image));
+    guest.poke(STATUS, &[UNWRITTEN]);
+    guest.queues[0].add(&[Buffer::Readable(HEADER, 15), Buffer::Writable(STATUS, 1)]);
+    guest.kick().unwrap();
+    assert_eq!(guest.peek(STATUS, 1), [1]);
+}
+
+#[test]
+fn read_only_disk_says_so_and_refuses_writes() {
+    let image = image();
+    let mut drive = drive(&image);
+    drive.is_read_only = Some(true);
+    assert_ne!(
+        Block::open(&drive).unwrap().features & 1 << VIRTIO_BLK_F_RO,
+        0
+    );
+    let mut guest = guest(&drive);
+    guest.poke(DATA, &[0xaa; 512]);
+    assert_eq!(
+        request(&mut guest, 1, 5, &[Buffer::Readable(DATA, 512)]).0,
+        1
+    );
+    assert_eq!(
+        request(&mut guest, 0, 5, &[Buffer::Writable(DATA, 512)]).0,
+        0
+    );
+    assert_eq!(guest.peek(DATA, 512), [5; 512]);
+}
+
+#[test]
+fn features_follow_the_drive() {
+    let image = image();
+    let mut drive = drive(&image);
+    let common = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX;
+    assert_eq!(Block::open(&drive).unwrap().features, common);
+    drive.cache_type = CacheType::Writeback;
+    let writeback = Block::open(&drive).unwrap();
+    assert_eq!(writeback.features, common | 1 << VIRTIO_BLK_F_FLUSH);
+    assert_eq!(writeback.config_space(), SECTORS.to_le_bytes());
+}
+
+#[test]
+fn image_that_shrank_is_an_error_for_the_guest() {
+    let image = image();
+    let mut guest = guest(&drive(&image));
+    File::set_len(image.as_file(), 512).unwrap();
+    let data = [Buffer::Writable(DATA, 1024)];
+    assert_eq!(request(&mut guest, 0, 0, &data), (1, 512));
+}
+
+#[test]
+fn what_this_build_lacks_is_named() {
+    let image = image();
+    let plain = drive(&image);
+    let limit = TokenBucket {
+        size: 1,
+        one_time_burst: None,
+        refill_time: 1,
+    };
+    let unsupported = [
+        (
+            Drive {
+                io_engine: Some(BlockEngine::Async),
+                ..plain.clone()
+            },
+            "`io_engine` `Async`",
+        ),
+        (
+            Drive {
+                rate_limiter: Some(RateLimiter {
+                    bandwidth: None,
+                    ops: Some(limit),
+                }),
+                ..plain.clone()
+            },
+            "`rate_limiter`",
+        ),
+        (
+            Drive {
+                path_on_host: None,
+                socket: Some("/s".into()),
+                ..plain.clone()
+            },
+            "`socket`",
+        ),
+        (
+            Drive {
+                path_on_host: None,
+                ..plain.clone()
+            },
+            "Invalid block config.",
+        ),
+    ];
+    for (drive, word) in unsupported {
+        let text = Block::open(&drive).err().unwrap().to_string();
+        assert!(text.contains(word), "{text}");
+    }
+    let unlimited = Drive {
+        rate_limiter: Some(RateLimiter::default()),
+        ..plain
+    };
+    assert!(Block::open(&unlimited).is_ok());
+}
+
+#[test]
+fn full_queue_is_done_in_bounded_turns() {
+    let image = image();
+    let mut guest = guest(&drive(&image));
+    let mut header = [0; 16];
+    header[0] = 4;
+    guest.poke(HEADER, &header);
+    for _ in 0..128 {
+        guest.queues[0].add(&[Buffer::Readable(HEADER, 16), Buffer::Writable(STATUS, 1)]);
+    }
+    guest.kick().unwrap();
+    assert_eq!(guest.queues[0].take_used().len(), TURN);
+    guest.workers.turn().unwrap();
+    guest.workers.turn().unwrap();
+    assert_eq!(guest.queues[0].take_used().len(), 128 - TURN);
+}
