@@ -3,15 +3,32 @@
 //! QEMU emulates a processor that has it and boots Debian's kernel, the *outer machine*. Inside,
 //! the monitor under test finds a complete `/dev/kvm` and boots the same stock kernel as its
 //! *guest*. Everything but the programs under test comes from Debian packages.
+//!
+//! ```text
+//! lab run            queue of tests, report, logs              run/
+//!   QEMU             one outer machine per lab                 outer.rs
+//!     lab agent      PID 1's successor; starts one test        agent.rs, protocol.rs
+//!       lab-tests    one test: drives the monitor's API        tests/lab
+//!         cloister-vmm
+//!           guest    stock kernel, busybox                     setup/guest.rs, images/
+//! ```
 
+mod agent;
+mod outer;
+mod programs;
+mod protocol;
+mod run;
 mod setup;
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+use programs::{Programs, target_directory};
+use run::{Plan, Selection};
 
 /// Runs stock Linux guests on any machine: QEMU outside, the monitor under test inside.
 #[derive(Parser)]
@@ -25,11 +42,60 @@ struct Cli {
 enum Verb {
     /// Installs, downloads and builds what the lab boots; does nothing when all is there.
     Setup,
+    /// Lists the tests.
+    List {
+        #[command(flatten)]
+        under_test: UnderTest,
+    },
+    /// Runs tests, each with its own guest, in outer machines.
+    Run {
+        /// Outer machines side by side. Each has one CPU.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Runs only tests whose name contains this.
+        #[arg(long)]
+        filter: Option<String>,
+        #[command(flatten)]
+        under_test: UnderTest,
+        /// Runs only tests with these names.
+        names: Vec<String>,
+    },
+    /// The other end of the lab's channel, inside the outer machine.
+    #[command(hide = true)]
+    Agent {
+        /// The channel's device.
+        port: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct UnderTest {
+    /// The monitor [default: the newer of cargo's release and debug builds].
+    #[arg(long)]
+    monitor: Option<PathBuf>,
+    /// The test program [default: the newer of cargo's release and debug builds].
+    #[arg(long)]
+    tests: Option<PathBuf>,
+    /// Where logs go [default: target/lab/logs].
+    #[arg(long)]
+    logs: Option<PathBuf>,
+}
+
+impl UnderTest {
+    fn logs(&self) -> PathBuf {
+        self.logs
+            .clone()
+            .unwrap_or_else(|| target_directory().join("lab/logs"))
+    }
+
+    fn programs(self) -> Result<Programs> {
+        Programs::find(self.monitor, self.tests)
+    }
 }
 
 fn main() -> ExitCode {
-    match execute(&Cli::parse().verb) {
-        Ok(()) => ExitCode::SUCCESS,
+    match execute(Cli::parse().verb) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("lab: {error:#}");
             ExitCode::FAILURE
@@ -37,31 +103,43 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(verb: &Verb) -> Result<()> {
+fn execute(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Setup => {
             let images = setup::images(&cache())?;
             println!("the lab is set up: {}", images.guest().display());
-            Ok(())
         }
+        Verb::List { under_test } => {
+            for test in run::list(&under_test.programs()?.tests)? {
+                println!("{}", test.name);
+            }
+        }
+        Verb::Run {
+            jobs,
+            filter,
+            under_test,
+            names,
+        } => {
+            let logs = under_test.logs();
+            let programs = under_test.programs()?;
+            let images = setup::images(&cache())?;
+            let selection = Selection { filter, names };
+            if !run::run(&Plan {
+                jobs,
+                selection,
+                programs,
+                images,
+                logs,
+            })? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Verb::Agent { port } => agent::serve(&port)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Where the lab keeps what it made. It survives everything but `cargo clean`.
 fn cache() -> PathBuf {
     env::var_os("CLOISTER_LAB_CACHE").map_or_else(|| target_directory().join("lab"), PathBuf::from)
-}
-
-/// Cargo's target directory: the one that this program lies in, else `target`.
-fn target_directory() -> PathBuf {
-    env::current_exe()
-        .ok()
-        .and_then(|own| {
-            // Cargo marks the target directory and each architecture's inside it.
-            own.ancestors()
-                .filter(|path| path.join("CACHEDIR.TAG").is_file())
-                .last()
-                .map(Path::to_owned)
-        })
-        .unwrap_or_else(|| PathBuf::from("target"))
 }

@@ -31,8 +31,10 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use modules::Modules;
-use packages::find_program;
-use tree::{Busybox, Tree};
+use tree::Busybox;
+
+pub use packages::find_program;
+pub use tree::Tree;
 
 /// Change it when this module makes other images from the same scripts.
 const RECIPE: u32 = 1;
@@ -48,6 +50,21 @@ pub struct Images {
 }
 
 impl Images {
+    /// The kernel of the outer machine, as QEMU starts it fastest: unpacked.
+    pub fn outer_kernel(&self) -> PathBuf {
+        self.guest().join("vmlinux")
+    }
+
+    /// The initramfs of the outer machine. Programs are appended to it.
+    pub fn outer_initramfs(&self) -> PathBuf {
+        self.directory.join("outer.cpio")
+    }
+
+    /// A disk with the content of [`Images::guest`], for the outer machine.
+    pub fn images_disk(&self) -> PathBuf {
+        self.directory.join("images.ext4")
+    }
+
     /// What guests boot: `vmlinux`, `bzImage`, `initramfs.cpio`, `root.ext4`.
     pub fn guest(&self) -> PathBuf {
         self.directory.join("guest")
