@@ -208,3 +208,6 @@ fn refuse(stream: &UnixStream) {
     // A new connection has room for it; a client that went away does not matter.
     let _ = stream.try_write(TOO_MANY);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! Command lines, and what they are taken for.
+
+use super::*;
+
+fn run(line: &str) -> Result<Options, CliError> {
+    match parse(line.split_whitespace().map(str::to_owned))? {
+        Invocation::Run(options) => Ok(*options),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_argument_means_the_defaults() {
+    let options = run("").unwrap();
+    assert_eq!(options.api_socket, Some(DEFAULT_SOCKET.into()));
+    assert_eq!(options.id, InstanceId::default());
+    assert_eq!(options.max_payload, 51200);
+}
+
+#[test]
+fn mistakes_are_told_in_the_promised_words() {
+    for (line, message) in [
+        (
+            "foo",
+            "Found argument 'foo' which wasn't expected, or isn't valid in this context.",
+        ),
+        (
+            "--id=x",
+            "Found argument 'id=x' which wasn't expected, or isn't valid in this context.",
+        ),
+        (
+            "-x",
+            "Found argument '-x' which wasn't expected, or isn't valid in this context.",
+        ),
+        (
+            "--id",
+            "The argument 'id' requires a value, but none was supplied.",
+        ),
+        (
+            "--id --no-api",
+            "The argument 'id' requires a value, but none was supplied.",
+        ),
+        (
+            "--id a --id b",
+            "The argument 'id' was provided more than once.",
+        ),
+        (
+            "--no-api",
+            "Argument 'config-file' required, but not found.",
+        ),
+        (
+            "--metadata x",
+            "The argument 'metadata' is not supported by this build; leave it out.",
+        ),
+    ] {
+        let mistake = run(line).unwrap_err();
+        assert_eq!(
+            (mistake.to_string().as_str(), mistake.exit_code()),
+            (message, 153)
+        );
+    }
+}
+
+#[test]
+fn wrong_values_have_their_exit_codes() {
+    for (line, code) in [
+        ("--level loud", 152),
+        ("--id a_b", 153),
+        ("--http-api-max-payload-size many", 153),
+    ] {
+        assert_eq!(run(line).unwrap_err().exit_code(), code, "{line}");
+    }
+}
+
+#[test]
+fn help_and_version_win_over_mistakes() {
+    for (line, is_help) in [
+        ("--nonsense -h", true),
+        ("--version --help", true),
+        ("x --version", false),
+    ] {
+        let asked = parse(line.split_whitespace().map(str::to_owned)).unwrap();
+        assert_eq!(matches!(asked, Invocation::Help), is_help, "{line}");
+    }
+}
+
+#[test]
+fn what_follows_a_bare_double_dash_is_ignored() {
+    assert_eq!(run("--id a -- --version").unwrap().id, "a".parse().unwrap());
+}
+
+#[test]
+fn flags_of_the_jailer_are_accepted() {
+    run("--no-seccomp --start-time-us 1 --start-time-cpu-us 2 --parent-cpu-time-us 3").unwrap();
+}
+
+#[test]
+fn version_starts_with_the_line_clients_look_for() {
+    assert!(version_text().starts_with("Firecracker v1.17.0-dev\n"));
+}
