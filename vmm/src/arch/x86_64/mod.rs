@@ -1,4 +1,7 @@
 //! x86_64: the machine a guest finds, and the state its vCPUs start in.
 
+pub mod cpuid;
+pub mod lapic;
 pub mod layout;
+pub mod msr;
 pub mod regs;
