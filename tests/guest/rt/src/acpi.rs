@@ -66,6 +66,11 @@ pub fn processors(rsdp: u64) -> Processors {
 fn find_table(rsdp: u64, signature: [u8; 4]) -> u64 {
     let magic: u64 = physical::read(rsdp);
     crate::check!(magic.to_le_bytes() == *b"RSD PTR ", "no RSDP at {rsdp:#x}");
+    let revision: u8 = physical::read(rsdp + 15);
+    crate::check!(
+        revision >= 2,
+        "the RSDP has revision {revision}, so no XSDT"
+    );
     check_sum(rsdp, 20, "RSDP");
     check_sum(rsdp, 36, "extended RSDP");
 

@@ -8,7 +8,7 @@ use crate::boot::BootInfo;
 
 const GIB: u64 = 1 << 30;
 const ENTRIES: usize = 512;
-/// RAM above this is not mapped.
+/// RAM above this is not mapped: touching it is a reported page fault.
 const MAX_MAPPED_GIB: usize = 32;
 /// The GiB below 4 GiB, with every device register in it.
 const DEVICE_GIB: usize = 3;
@@ -30,21 +30,16 @@ unsafe extern "C" {
     safe static page_directory_pointers: PageTable;
 }
 
-/// Maps the device registers and every GiB with RAM in it.
+/// Maps the device registers and every GiB with RAM in it, up to [`MAX_MAPPED_GIB`].
 pub(crate) fn map_beyond_first_gib(boot: &BootInfo) {
     map(DEVICE_GIB, UNCACHED);
     for region in boot.ram() {
-        let mut gib = region.start / GIB;
-        while gib * GIB < region.end {
-            let index = usize::try_from(gib).unwrap_or(usize::MAX);
-            crate::check!(
-                index < MAX_MAPPED_GIB,
-                "RAM above {MAX_MAPPED_GIB} GiB is not mapped"
-            );
-            if index > 0 && index != DEVICE_GIB {
-                map(index, 0);
+        let first = region.start / GIB;
+        let end = region.end.div_ceil(GIB).min(MAX_MAPPED_GIB as u64);
+        for gib in (first..end).filter_map(|gib| usize::try_from(gib).ok()) {
+            if gib > 0 && gib != DEVICE_GIB {
+                map(gib, 0);
             }
-            gib += 1;
         }
     }
 }
@@ -56,7 +51,7 @@ fn map(gib: usize, caching: u64) {
         entry.store(frame | PAGE | caching, Ordering::Relaxed);
         frame += GIB / ENTRIES as u64;
     }
-    // From not present to present: no translation of it can be cached (Intel SDM 3A, 4.10.2.3).
+    // From not present to present: no translation of it can be cached (Intel SDM 3A, 4.10.4.3).
     let address = directory as *const PageTable as u64;
     page_directory_pointers.0[gib].store(address | TABLE, Ordering::Release);
 }

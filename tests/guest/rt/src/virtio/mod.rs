@@ -13,7 +13,7 @@ use crate::{clock, physical};
 
 /// Register offsets (virtio 1.2 §4.2.2).
 pub mod registers {
-    #![allow(missing_docs, reason = "the names are the specification's")]
+    #![expect(missing_docs, reason = "the names are the specification's")]
     pub const MAGIC_VALUE: u64 = 0x000;
     pub const VERSION: u64 = 0x004;
     pub const DEVICE_ID: u64 = 0x008;
@@ -37,7 +37,7 @@ pub mod registers {
 
 /// Device status bits (virtio 1.2 §2.1).
 pub mod status {
-    #![allow(missing_docs, reason = "the names are the specification's")]
+    #![expect(missing_docs, reason = "the names are the specification's")]
     pub const ACKNOWLEDGE: u32 = 1;
     pub const DRIVER: u32 = 2;
     pub const DRIVER_OK: u32 = 4;

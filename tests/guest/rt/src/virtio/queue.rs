@@ -7,7 +7,7 @@ use crate::clock;
 
 /// Descriptor flags (virtio 1.2 §2.7.5).
 pub mod descriptor_flags {
-    #![allow(missing_docs, reason = "the names are the specification's")]
+    #![expect(missing_docs, reason = "the names are the specification's")]
     pub const NEXT: u16 = 1;
     pub const WRITE: u16 = 2;
     pub const INDIRECT: u16 = 4;
@@ -249,7 +249,7 @@ impl Queue {
 
     /// Tells the device of new chains if it wants to know (§2.7.10).
     pub fn kick(&mut self) {
-        // The index must be visible before the device's wish is read (§2.7.13.3).
+        // The index must be visible before the device's wish is read (§2.7.13.4.1).
         fence(Ordering::SeqCst);
         let is_wanted = if self.has_event_index {
             let slot = &self.rings.used.elements[usize::from(self.size)][0];
