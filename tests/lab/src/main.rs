@@ -3,7 +3,13 @@
 //! `lab run` starts this program inside the outer machine, once for each test. It also runs by
 //! hand, as root, wherever `/dev/kvm` can boot Linux.
 
+mod console;
+mod demo;
+mod host;
+mod http;
+mod kernel_log;
 mod tests;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +36,11 @@ enum Verb {
         #[command(flatten)]
         bench: Bench,
     },
+    /// Boots stock Linux and says what it does meanwhile.
+    Demo {
+        #[command(flatten)]
+        bench: Bench,
+    },
 }
 
 /// What a test works with.
@@ -50,7 +61,7 @@ fn main() -> ExitCode {
     match execute(Cli::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("{error:?}");
+            println!("failed: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -70,5 +81,6 @@ fn execute(verb: Verb) -> Result<()> {
                 .with_context(|| format!("no test is called `{name}`"))?
                 .run)(&bench)
         }
+        Verb::Demo { bench } => demo::show(&bench),
     }
 }

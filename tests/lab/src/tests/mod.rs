@@ -1,6 +1,10 @@
 //! The tests. To add one: a function in a file here, and its line in [`ALL`].
 
 mod bench;
+mod boot;
+mod disk;
+mod net;
+mod power;
 
 use anyhow::Result;
 
@@ -27,5 +31,19 @@ macro_rules! tests {
 }
 
 tests! {
+    net::moves_100_mb_each_way 300,
+    boot::sees_four_cpus 180,
+    boot::sees_two_cpus 180,
+    disk::file_system_keeps_a_file 180,
+    disk::bare_disk_is_the_image_file 180,
+    disk::read_only_disk_stays_as_it_is 180,
+    net::pings_the_host 180,
+    boot::boots_from_root_disk 180,
+    boot::boots_from_bzimage 180,
+    boot::boots_from_elf 180,
+    boot::sees_one_cpu 180,
+    power::console_carries_long_lines 180,
+    power::ctrl_alt_del_shuts_down 180,
+    power::reboot_ends_the_monitor 180,
     bench::the_bench_is_complete 20,
 }

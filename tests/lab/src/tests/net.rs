@@ -1,0 +1,135 @@
+//! The network, through a tap.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+
+use crate::Bench;
+use crate::host;
+use crate::vm::Vm;
+
+const TAP: &str = "lab0";
+const MAC: &str = "06:00:ac:10:00:02";
+const HOST: &str = "172.16.0.1";
+const GUEST: &str = "172.16.0.2";
+
+const TRANSFER: usize = 100_000_000;
+const TRANSFER_LIMIT: Duration = Duration::from_secs(120);
+
+/// Guest and host reach each other.
+pub fn pings_the_host(bench: &Bench) -> Result<()> {
+    let mut vm = boot_with_network(bench)?;
+    let mac = vm.run("cat /sys/class/net/eth0/address")?;
+    ensure!(mac == MAC, "the guest's MAC address is {mac}");
+    vm.run(&format!("ping -c 3 -W 5 {HOST}"))?;
+    host::run("ping", &["-c", "3", "-W", "5", GUEST])?;
+    vm.run(&format!("ping -c 2 -W 5 -s 8000 {HOST}"))?;
+    vm.reboot()
+}
+
+/// 100 MB arrive whole in the guest, and come back whole.
+pub fn moves_100_mb_each_way(bench: &Bench) -> Result<()> {
+    let mut vm = boot_with_network(bench)?;
+    let sent = vm.scratch("sent");
+    random_file(&sent)?;
+    let checksum = host::sha256(&sent)?;
+
+    let listener = TcpListener::bind((HOST, 0))?;
+    let port = listener.local_addr()?.port();
+    let started = Instant::now();
+    let sender = thread::spawn(move || {
+        let mut stream = accept(&listener)?;
+        io::copy(&mut File::open(sent)?, &mut stream).context("sending to the guest")
+    });
+    let receive = format!("nc {HOST} {port} < /dev/null > /tmp/file");
+    vm.console().run(&receive, TRANSFER_LIMIT)?;
+    join(sender)?;
+    report("to the guest", started);
+    let in_guest = vm.console().run("sha256sum < /tmp/file", TRANSFER_LIMIT)?;
+    ensure!(
+        in_guest.starts_with(&checksum),
+        "sent {checksum}, the guest got {in_guest}"
+    );
+
+    let listener = TcpListener::bind((HOST, 0))?;
+    let port = listener.local_addr()?.port();
+    let received = vm.scratch("received");
+    let file = File::create(&received)?;
+    let started = Instant::now();
+    let receiver = thread::spawn(move || {
+        let mut stream = accept(&listener)?;
+        io::copy(&mut stream, &mut &file).context("receiving from the guest")
+    });
+    vm.console()
+        .run(&format!("nc {HOST} {port} < /tmp/file"), TRANSFER_LIMIT)?;
+    join(receiver)?;
+    report("from the guest", started);
+    let back = host::sha256(&received)?;
+    ensure!(back == checksum, "sent {checksum}, {back} came back");
+    vm.reboot()
+}
+
+/// A guest with an address on a tap whose other end has one too.
+fn boot_with_network(bench: &Bench) -> Result<Vm> {
+    let mut vm = Vm::start(bench)?;
+    vm.machine(1, 512)?;
+    vm.kernel("vmlinux")?;
+    let interface = json!({"iface_id": "eth0", "host_dev_name": TAP, "guest_mac": MAC});
+    vm.put("/network-interfaces/eth0", &interface)?;
+    host::run("ip", &["addr", "add", &format!("{HOST}/24"), "dev", TAP])?;
+    host::run("ip", &["link", "set", TAP, "up"])?;
+    vm.boot()?;
+    vm.run(&format!(
+        "ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up"
+    ))?;
+    Ok(vm)
+}
+
+fn random_file(path: &std::path::Path) -> Result<()> {
+    let mut bytes = vec![0; TRANSFER];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(fs::write(path, bytes)?)
+}
+
+/// The guest's connection, or an error if it does not come: a thread cannot be ended otherwise.
+fn accept(listener: &TcpListener) -> Result<TcpStream> {
+    listener.set_nonblocking(true)?;
+    let deadline = Instant::now() + TRANSFER_LIMIT;
+    while Instant::now() < deadline {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("the guest did not connect")
+}
+
+fn join(thread: thread::JoinHandle<Result<u64>>) -> Result<()> {
+    let Ok(result) = thread.join() else {
+        bail!("the thread at the other end panicked")
+    };
+    let moved = result?;
+    ensure!(
+        usize::try_from(moved)? == TRANSFER,
+        "{moved} bytes instead of {TRANSFER}"
+    );
+    Ok(())
+}
+
+fn report(direction: &str, started: Instant) {
+    println!(
+        "100 MB {direction} in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
+}

@@ -1,0 +1,207 @@
+//! One microVM under test: the monitor's process, its socket, and the guest's console.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::Bench;
+use crate::console::Console;
+use crate::http::Client;
+use crate::kernel_log;
+
+/// Boots in about 10 s in an idle lab.
+pub const BOOT: Duration = Duration::from_secs(120);
+/// For a command that does not do much, and for ending.
+pub const SHORT: Duration = Duration::from_secs(30);
+
+/// What a stock kernel needs to hear: where to print, how to reset, and that there is no mouse.
+const KERNEL_ARGUMENTS: &str =
+    "console=ttyS0 reboot=k panic=-1 i8042.noaux i8042.nomux i8042.dumbkbd";
+
+/// A microVM. Dropping it kills the monitor.
+pub struct Vm {
+    monitor: Child,
+    api: Client,
+    console: Console,
+    images: PathBuf,
+    scratch: TempDir,
+}
+
+impl Vm {
+    /// Starts the monitor and waits for its socket. Nothing is configured yet.
+    pub fn start(bench: &Bench) -> Result<Self> {
+        let scratch = tempfile::tempdir()?;
+        let socket = scratch.path().join("api.sock");
+        let mut command = Command::new(&bench.monitor);
+        command
+            .arg("--api-sock")
+            .arg(&socket)
+            .args(["--id", "lab", "--level", "Debug"]);
+        command
+            .arg("--log-path")
+            .arg(bench.logs.join("monitor.log"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut monitor = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", bench.monitor.display()))?;
+        let (Some(input), Some(output)) = (monitor.stdin.take(), monitor.stdout.take()) else {
+            bail!("the monitor was started without pipes");
+        };
+        let console = Console::new(input, output, &bench.logs.join("serial.log"))?;
+        let api = connect(&mut monitor, &socket)?;
+        Ok(Self {
+            monitor,
+            api,
+            console,
+            images: bench.images.clone(),
+            scratch,
+        })
+    }
+
+    /// Sends a request that must succeed.
+    pub fn put(&mut self, path: &str, body: &Value) -> Result<()> {
+        println!("PUT {path} {body}");
+        let answer = self.api.put(path, body)?;
+        ensure!(
+            answer.status == 204,
+            "PUT {path} was answered {}: {}",
+            answer.status,
+            answer.body
+        );
+        Ok(())
+    }
+
+    /// Asks for something that must be there.
+    pub fn get(&mut self, path: &str) -> Result<Value> {
+        let answer = self.api.get(path)?;
+        ensure!(
+            answer.status == 200,
+            "GET {path} was answered {}: {}",
+            answer.status,
+            answer.body
+        );
+        Ok(answer.body)
+    }
+
+    /// Sets processors and memory.
+    pub fn machine(&mut self, vcpus: u8, memory_mib: u32) -> Result<()> {
+        self.put(
+            "/machine-config",
+            &json!({"vcpu_count": vcpus, "mem_size_mib": memory_mib}),
+        )
+    }
+
+    /// Takes a kernel image, and the initramfs that leads to the driver.
+    pub fn kernel(&mut self, image: &str) -> Result<()> {
+        let body = json!({
+            "kernel_image_path": self.images.join(image),
+            "initrd_path": self.images.join("initramfs.cpio"),
+            "boot_args": KERNEL_ARGUMENTS,
+        });
+        self.put("/boot-source", &body)
+    }
+
+    /// A path in a directory that goes away with the microVM.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// A copy of an image that the guest may write.
+    pub fn copy_image(&self, image: &str, name: &str) -> Result<PathBuf> {
+        let copy = self.scratch(name);
+        let from = self.images.join(image);
+        std::fs::copy(&from, &copy).with_context(|| format!("cannot copy {}", from.display()))?;
+        Ok(copy)
+    }
+
+    /// Starts the guest and waits until its driver takes commands.
+    pub fn boot(&mut self) -> Result<()> {
+        let started = Instant::now();
+        self.put("/actions", &json!({"action_type": "InstanceStart"}))?;
+        self.console.wait_ready(BOOT)?;
+        println!(
+            "the guest booted in {:.1} s",
+            started.elapsed().as_secs_f64()
+        );
+        Ok(())
+    }
+
+    /// Runs a command in the guest that must succeed; returns what it printed.
+    pub fn run(&mut self, command: &str) -> Result<String> {
+        self.console.run(command, SHORT)
+    }
+
+    /// The guest's console, for what takes longer or may fail.
+    pub fn console(&mut self) -> &mut Console {
+        &mut self.console
+    }
+
+    /// Checks the guest's kernel log, reboots it, and expects the monitor to end as it should.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.check_kernel_log()?;
+        self.console.send("reboot")?;
+        self.ends_well()
+    }
+
+    /// Fails if the guest's kernel complained about anything.
+    pub fn check_kernel_log(&mut self) -> Result<()> {
+        let found = self.console.run(kernel_log::SEARCH, SHORT)?;
+        let complaints = kernel_log::complaints(&found);
+        ensure!(
+            complaints.is_empty(),
+            "the guest's kernel complains:\n{}",
+            complaints.join("\n")
+        );
+        Ok(())
+    }
+
+    /// Waits for the guest to shut down and the monitor to end with exit code 0.
+    pub fn ends_well(&mut self) -> Result<()> {
+        let last_words = self.console.until_closed(SHORT)?;
+        ensure!(
+            last_words.contains("guest: shutting down"),
+            "the guest ended without shutting down"
+        );
+        let status = self.wait()?;
+        ensure!(status.code() == Some(0), "the monitor ended with {status}");
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
+        let deadline = Instant::now() + SHORT;
+        while Instant::now() < deadline {
+            if let Some(status) = self.monitor.try_wait()? {
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the monitor closed the console and did not end")
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        // Errors mean that it has ended.
+        let _ = self.monitor.kill();
+        let _ = self.monitor.wait();
+    }
+}
+
+fn connect(monitor: &mut Child, socket: &Path) -> Result<Client> {
+    let deadline = Instant::now() + SHORT;
+    loop {
+        match Client::connect(socket) {
+            Ok(client) => return Ok(client),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+        if let Some(status) = monitor.try_wait()? {
+            bail!("the monitor ended with {status} before its socket was there");
+        }
+    }
+}
