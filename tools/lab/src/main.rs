@@ -14,6 +14,7 @@
 //! ```
 
 mod agent;
+mod linux;
 mod outer;
 mod programs;
 mod protocol;
@@ -59,6 +60,11 @@ enum Verb {
         under_test: UnderTest,
         /// Runs only tests with these names.
         names: Vec<String>,
+    },
+    /// Boots stock Linux as a guest, runs a command in it, and shuts it down.
+    Linux {
+        #[command(flatten)]
+        under_test: UnderTest,
     },
     /// The other end of the lab's channel, inside the outer machine.
     #[command(hide = true)]
@@ -133,6 +139,10 @@ fn execute(verb: Verb) -> Result<ExitCode> {
             })? {
                 return Ok(ExitCode::FAILURE);
             }
+        }
+        Verb::Linux { under_test } => {
+            let logs = under_test.logs();
+            linux::show(&setup::images(&cache())?, &under_test.programs()?, &logs)?;
         }
         Verb::Agent { port } => agent::serve(&port)?,
     }

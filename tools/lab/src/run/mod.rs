@@ -24,7 +24,7 @@ use crate::protocol::{Event, Frame, Request};
 use crate::setup::Images;
 
 pub use list::{Selection, Test, list};
-use logs::Logs;
+pub use logs::Logs;
 use report::{Outcome, Report};
 
 /// What to run, and with what.

@@ -77,6 +77,8 @@ impl Images {
 /// When a package is missing and cannot be had; the message says what is needed and why.
 pub fn images(cache: &Path) -> Result<Images> {
     fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
+    // Other programs get these paths, whatever their working directory is.
+    let cache = &cache.canonicalize()?;
     let lock_path = cache.join("lock");
     let lock = File::create(&lock_path)
         .with_context(|| format!("cannot create {}", lock_path.display()))?;
