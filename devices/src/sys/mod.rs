@@ -1,11 +1,13 @@
 //! Where this crate meets the kernel and raw memory: everything unsafe that a device needs.
 //!
+//! * [`poll`]: whether a file descriptor would block;
 //! * [`segments`]: guest memory as the kernel's vectored calls take it.
 
 // UNSAFETY: vectored system calls take raw addresses, and guest memory cannot be a Rust slice because the
 // guest writes it at any moment.
 #![expect(unsafe_code)]
 
+pub mod poll;
 pub mod segments;
 
 use std::io;

@@ -5,7 +5,8 @@ mod driver;
 mod guest;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use driver::{Buffer, FakeDriver};
@@ -93,5 +94,39 @@ impl WorkerLoop for InlineLoop {
     fn stop(&self, id: WorkerId) -> Vec<Queue> {
         let worker = self.lock().remove(&id);
         worker.map(|worker| worker.stop()).unwrap_or_default()
+    }
+}
+
+/// Keeps what is written to it.
+#[derive(Clone, Debug, Default)]
+pub struct FakeSink {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    is_refusing: Arc<AtomicBool>,
+}
+
+impl FakeSink {
+    /// What was written since this was last asked.
+    #[must_use]
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Refuses what is written from now on.
+    pub fn refuse(&self) {
+        self.is_refusing.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Write for FakeSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_refusing.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut kept = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
