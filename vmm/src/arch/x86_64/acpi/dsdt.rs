@@ -1,0 +1,109 @@
+//! DSDT: the devices a kernel cannot find by itself.
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    Device, EISAName, IO, Interrupt, Memory32Fixed, Name, ONE, Path, ResourceTemplate, Scope,
+};
+use acpi_tables::sdt::Sdt;
+
+use super::super::layout::{
+    COM1_PORT, GSI_COM1, GSI_DEVICE_FIRST, GSI_KEYBOARD, I8042_COMMAND_PORT, I8042_DATA_PORT,
+};
+use super::{MmioDevice, OEM_ID, OEM_REVISION, bytes_of};
+
+/// Bytes of a table header (§5.2.6).
+const HEADER_LEN: u32 = 36;
+/// DSDT revision: 64-bit integers (§5.2.11.1).
+const DSDT_REVISION: u8 = 2;
+
+/// The whole table.
+pub(super) fn dsdt(devices: &[MmioDevice]) -> Vec<u8> {
+    let mut aml = Vec::new();
+    for device in devices {
+        aml.extend(in_system_bus(&virtio(device)));
+    }
+    aml.extend(in_system_bus(&com1()));
+    aml.extend(in_system_bus(&ps2()));
+    let mut table = Sdt::new(
+        *b"DSDT",
+        HEADER_LEN,
+        DSDT_REVISION,
+        OEM_ID,
+        *b"CLSTDSDT",
+        OEM_REVISION,
+    );
+    table.append_slice(&aml);
+    table.as_slice().to_vec()
+}
+
+/// AML that is ready to be put into a scope.
+struct Encoded(Vec<u8>);
+
+impl Aml for Encoded {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
+    }
+}
+
+fn in_system_bus(device: &Encoded) -> Vec<u8> {
+    bytes_of(&Scope::new(Path::new("_SB_"), vec![device]))
+}
+
+/// An exclusive, edge-triggered, active-high interrupt.
+fn edge_interrupt(gsi: u32) -> Interrupt {
+    Interrupt::new(true, true, false, false, gsi)
+}
+
+/// virtio-mmio, by the id that Linux and other guests look for (`drivers/virtio/virtio_mmio.c`).
+fn virtio(device: &MmioDevice) -> Encoded {
+    let uid = device.gsi.saturating_sub(GSI_DEVICE_FIRST);
+    let word = |value: u64| u32::try_from(value).expect("virtio-mmio windows lie below 4 GiB");
+    let registers = Memory32Fixed::new(true, word(device.start.0), word(device.len));
+    let interrupt = edge_interrupt(device.gsi);
+    Encoded(bytes_of(&Device::new(
+        Path::new(&format!("V{uid:03}")),
+        vec![
+            &Name::new(Path::new("_HID"), &"LNRO0005"),
+            &Name::new(Path::new("_UID"), &uid),
+            &Name::new(Path::new("_CCA"), &ONE),
+            &Name::new(
+                Path::new("_CRS"),
+                &ResourceTemplate::new(vec![&registers, &interrupt]),
+            ),
+        ],
+    )))
+}
+
+fn com1() -> Encoded {
+    let ports = IO::new(COM1_PORT, COM1_PORT, 0, 8);
+    let interrupt = edge_interrupt(GSI_COM1);
+    Encoded(bytes_of(&Device::new(
+        Path::new("COM1"),
+        vec![
+            &Name::new(Path::new("_HID"), &EISAName::new("PNP0501")),
+            &Name::new(Path::new("_UID"), &0_u8),
+            &Name::new(Path::new("_DDN"), &"COM1"),
+            &Name::new(
+                Path::new("_CRS"),
+                &ResourceTemplate::new(vec![&interrupt, &ports]),
+            ),
+        ],
+    )))
+}
+
+fn ps2() -> Encoded {
+    let data = IO::new(I8042_DATA_PORT, I8042_DATA_PORT, 1, 1);
+    let command = IO::new(I8042_COMMAND_PORT, I8042_COMMAND_PORT, 1, 1);
+    let interrupt = edge_interrupt(GSI_KEYBOARD);
+    Encoded(bytes_of(&Device::new(
+        Path::new("PS2_"),
+        vec![
+            &Name::new(Path::new("_HID"), &EISAName::new("PNP0303")),
+            &Name::new(Path::new("_UID"), &0_u8),
+            &Name::new(
+                Path::new("_CRS"),
+                &ResourceTemplate::new(vec![&data, &command, &interrupt]),
+            ),
+        ],
+    )))
+}

@@ -1,0 +1,126 @@
+//! The tables as a kernel walks them.
+
+use super::*;
+
+fn memory() -> GuestMemory {
+    GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()
+}
+
+fn devices(count: u32) -> Vec<MmioDevice> {
+    let device = |index: u32| MmioDevice {
+        start: GuestAddress(0xc000_1000 + u64::from(index) * 0x1000),
+        len: 0x1000,
+        gsi: 5 + index,
+    };
+    (0..count).map(device).collect()
+}
+
+fn read(memory: &GuestMemory, at: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    memory.read_slice(&mut bytes, GuestAddress(at)).unwrap();
+    bytes
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+fn sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+}
+
+/// A table by address, its checksum checked.
+fn table(memory: &GuestMemory, at: u64) -> Vec<u8> {
+    let len = word(&read(memory, at, 8), 4);
+    let bytes = read(memory, at, usize::try_from(len).unwrap());
+    assert_eq!(sum(&bytes), 0, "checksum of {}", bytes[..4].escape_ascii());
+    bytes
+}
+
+/// Everything the XSDT names, and the DSDT last.
+fn tables(machine: &Machine<'_>) -> Vec<Vec<u8>> {
+    let memory = memory();
+    let rsdp = write_tables(&memory, &mut SystemArea::default(), machine).unwrap();
+    assert_eq!(rsdp.0, 0xe_0000);
+    let rsdp = read(&memory, rsdp.0, 36);
+    assert_eq!(&rsdp[..8], b"RSD PTR ");
+    assert_eq!((sum(&rsdp[..20]), sum(&rsdp)), (0, 0));
+    let xsdt = table(&memory, long(&rsdp, 24));
+    assert_eq!(&xsdt[..4], b"XSDT");
+    let mut all: Vec<_> = xsdt[36..]
+        .chunks_exact(8)
+        .map(|entry| table(&memory, long(entry, 0)))
+        .collect();
+    all.push(table(&memory, long(&all[0], 140)));
+    all
+}
+
+fn machine(vcpu_count: u8, mmio_devices: &[MmioDevice]) -> Machine<'_> {
+    Machine {
+        vcpu_count,
+        mmio_devices,
+        has_pci: false,
+    }
+}
+
+#[test]
+fn every_table_is_found_and_adds_up() {
+    let signatures = |has_pci| {
+        let devices = devices(19);
+        let machine = Machine {
+            has_pci,
+            ..machine(32, &devices)
+        };
+        let tables = tables(&machine);
+        let names = tables
+            .iter()
+            .map(|t| String::from_utf8_lossy(&t[..4]).into_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(signatures(false), ["FACP", "APIC", "DSDT"]);
+    assert_eq!(signatures(true), ["FACP", "APIC", "MCFG", "DSDT"]);
+}
+
+#[test]
+fn the_machine_is_hardware_reduced() {
+    let fadt = &tables(&machine(1, &[]))[0];
+    assert_eq!(fadt.len(), 276);
+    assert_eq!((fadt[8], fadt[131]), (6, 5));
+    assert_eq!(word(fadt, 112), 1 << 20 | 1 << 5 | 1 << 4);
+    assert_eq!(u16::from_le_bytes([fadt[109], fadt[110]]), 0b10_0110);
+    assert_eq!(&fadt[268..], b"CLOISTER");
+}
+
+#[test]
+fn the_madt_lists_each_vcpu_and_no_8259() {
+    let madt = &tables(&machine(3, &[]))[1];
+    assert_eq!((word(madt, 36), word(madt, 40)), (0xfee0_0000, 0));
+    assert_eq!(madt[44..56], [1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0]);
+    assert_eq!(madt[56 + 16..], [0, 8, 2, 2, 1, 0, 0, 0]);
+}
+
+#[test]
+fn virtio_devices_carry_their_window_and_an_edge_interrupt() {
+    let dsdt = tables(&machine(1, &devices(2))).pop().unwrap();
+    let find = |needle: &[u8]| dsdt.windows(needle.len()).position(|w| w == needle);
+    assert!(find(b"V000\x08_HID\x0dLNRO0005\0").is_some());
+    assert!(find(b"V001").is_some());
+    // Memory32Fixed (§6.4.3.4), then Extended Interrupt (§6.4.3.6): consumer, edge, one number.
+    let window = [0x86, 9, 0, 1, 0, 0x20, 0, 0xc0, 0, 0x10, 0, 0];
+    let interrupt = [0x89, 6, 0, 0b0011, 1, 6, 0, 0, 0];
+    let resources = [&window[..], &interrupt[..]].concat();
+    assert!(find(&resources).is_some());
+}
+
+#[test]
+fn legacy_interrupts_are_those_of_isa() {
+    let dsdt = tables(&machine(1, &[])).pop().unwrap();
+    for gsi in [1, 4] {
+        let interrupt = [0x89, 6, 0, 0b0011, 1, gsi, 0, 0, 0];
+        assert!(dsdt.windows(9).any(|w| w == interrupt));
+    }
+}
