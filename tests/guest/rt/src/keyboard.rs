@@ -1,7 +1,7 @@
 //! The i8042 keyboard controller: scancodes, and the reset line.
 
 use crate::interrupts::DeviceVector;
-use crate::{apic, gates, port};
+use crate::{apic, clock, gates, port};
 
 const DATA: u16 = 0x60;
 const COMMAND: u16 = 0x64;
@@ -14,6 +14,9 @@ const ENABLE_KEYBOARD: u8 = 0xae;
 const PULSE_RESET: u8 = 0xfe;
 /// Command byte: keyboard interrupt on, self test passed, codes not translated.
 const INTERRUPT_ON: u8 = 0x05;
+
+/// 200 ms or more on any processor below 5 GHz.
+const RESET_CYCLES: u64 = 1_000_000_000;
 
 /// Interrupt controller input of the keyboard.
 const GSI: u32 = 1;
@@ -42,9 +45,11 @@ impl Keyboard {
     }
 }
 
-/// Pulses the processor's reset line; returns only if nothing happened.
+/// Pulses the processor's reset line; returns only if nothing has happened for a while. The reset may
+/// take effect a little after the write.
 pub fn pulse_reset() {
     port::write(COMMAND, PULSE_RESET);
+    clock::spin_until(RESET_CYCLES, || false);
 }
 
 fn write(port: u16, value: u8) {
