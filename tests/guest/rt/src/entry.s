@@ -18,7 +18,6 @@
 # IOPL 3, so that ring 3 may use ports; interrupts off.
 .set USER_RFLAGS, 0x3002
 .set RFLAGS_IF, 0x200
-.set RFLAGS_ZERO_AND_IF, 0x202
 
 .set PROTOCOL_PVH, 0
 .set PROTOCOL_LINUX, 1
@@ -42,7 +41,7 @@
     .word CODE64
 .endm
 
-# The rest of a frame for iretq to \entry in ring 3; the caller has pushed nothing. Stack in rax.
+# To \entry in ring 3, on the stack whose end is in rax.
 .macro ENTER_RING_3 entry
     push USER_DATA
     push rax
