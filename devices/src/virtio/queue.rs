@@ -178,16 +178,28 @@ impl Queue {
     /// # Errors
     /// When the used ring is no longer in guest memory.
     pub fn give_back(&mut self, done: Completion, len: u32) -> Result<(), QueueError> {
-        let slot = u64::from(self.slot(self.state.next_used));
-        let element = self.used(RING_ELEMENTS.saturating_add(slot.saturating_mul(USED_ELEMENT)));
-        let index = self.state.next_used.wrapping_add(1);
-        self.store(u32::from(done.head).to_le(), element, Ordering::Relaxed)?;
-        let length = GuestAddress(element.0.saturating_add(4));
-        self.store(len.to_le(), length, Ordering::Relaxed)?;
-        self.store(index.to_le(), self.used(RING_INDEX), Ordering::Release)?;
-        self.state.next_used = index;
-        self.in_flight = self.in_flight.saturating_sub(1);
-        Ok(())
+        self.give_back_all([(done, len)])
+    }
+
+    /// Gives heads back at once: the driver sees all of them or none.
+    ///
+    /// # Errors
+    /// When the used ring is no longer in guest memory.
+    pub fn give_back_all(
+        &mut self,
+        all: impl IntoIterator<Item = (Completion, u32)>,
+    ) -> Result<(), QueueError> {
+        for (Completion { head }, len) in all {
+            let slot = u64::from(self.slot(self.state.next_used));
+            let offset = RING_ELEMENTS.saturating_add(slot.saturating_mul(USED_ELEMENT));
+            let (id, length) = (self.used(offset), self.used(offset.saturating_add(4)));
+            self.store(u32::from(head).to_le(), id, Ordering::Relaxed)?;
+            self.store(len.to_le(), length, Ordering::Relaxed)?;
+            self.state.next_used = self.state.next_used.wrapping_add(1);
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        let index = self.state.next_used.to_le();
+        self.store(index, self.used(RING_INDEX), Ordering::Release)
     }
 
     /// Undoes the latest [`Queue::pop`] that was not undone: the head will be popped again.
