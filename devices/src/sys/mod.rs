@@ -1,7 +1,8 @@
 //! Where this crate meets the kernel and raw memory: everything unsafe that a device needs.
 //!
 //! * [`poll`]: whether a file descriptor would block;
-//! * [`segments`]: guest memory as the kernel's vectored calls take it.
+//! * [`segments`]: guest memory as the kernel's vectored calls take it;
+//! * [`tap`]: tap devices.
 
 // UNSAFETY: vectored system calls take raw addresses, and guest memory cannot be a Rust slice because the
 // guest writes it at any moment.
@@ -9,6 +10,7 @@
 
 pub mod poll;
 pub mod segments;
+pub mod tap;
 
 use std::io;
 

@@ -3,6 +3,7 @@
 pub mod block;
 pub mod chain;
 pub mod device;
+pub mod net;
 pub mod queue;
 pub mod transport;
 
@@ -16,6 +17,7 @@ pub use device::{
     ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
     WorkerId, WorkerLoop,
 };
+pub use net::Net;
 pub use transport::MmioTransport;
 
 /// The source that reports the driver's kicks. The counter is never read: the loop watches for edges, and

@@ -1,0 +1,182 @@
+//! From the tap to the driver (virtio 1.2 §5.1.6.3, §5.1.6.4).
+//!
+//! Buffers are popped ahead of frames, until the longest frame fits; a frame is then read straight into them,
+//! and those it filled are given back together.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::frame::NUM_BUFFERS_AT;
+use super::tap::Tap;
+use crate::metrics::NetMetrics;
+use crate::virtio::QueueError;
+use crate::virtio::chain::Chain;
+use crate::virtio::queue::{Completion, Queue};
+
+/// Frames received in one turn.
+const TURN: usize = 64;
+
+/// The receive queue.
+pub(super) struct Receiver {
+    queue: Queue,
+    /// Room for the longest frame.
+    needed: usize,
+    /// A frame may fill several chains.
+    is_mergeable: bool,
+    /// Buffers that wait for frames: those of `held`, in order, in `writable`.
+    chain: Chain,
+    held: VecDeque<Held>,
+    /// The tap may have a frame.
+    has_frames: bool,
+    /// The driver once offered room for the longest frame. Then it is waited for: the tap keeps frames
+    /// meanwhile. A driver that never did gets what fits.
+    is_roomy: bool,
+}
+
+struct Held {
+    done: Completion,
+    len: usize,
+}
+
+/// Why a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing more to do until an event.
+    Idle,
+    /// More to do in the next turn.
+    More,
+}
+
+impl Receiver {
+    pub(super) fn new(queue: Queue, needed: usize, is_mergeable: bool) -> Self {
+        Self {
+            chain: queue.new_chain(),
+            held: VecDeque::new(),
+            queue,
+            needed,
+            is_mergeable,
+            has_frames: true,
+            is_roomy: false,
+        }
+    }
+
+    /// The tap has frames.
+    pub(super) fn wake(&mut self) {
+        self.has_frames = true;
+    }
+
+    /// Gives back nothing that was not filled: waiting buffers return to the driver's side of the ring.
+    pub(super) fn stop(mut self) -> Queue {
+        while let Some(held) = self.held.pop_back() {
+            self.queue.put_back(held.done);
+        }
+        self.queue
+    }
+
+    pub(super) fn needs_interrupt(&mut self) -> Result<bool, QueueError> {
+        self.queue.needs_interrupt()
+    }
+
+    /// Receives what the tap has and the driver has room for, up to [`TURN`] frames.
+    pub(super) fn turn(&mut self, tap: &Tap, metrics: &NetMetrics) -> Result<Turn, QueueError> {
+        if !self.has_frames {
+            return Ok(Turn::Idle);
+        }
+        self.queue.disable_kicks()?;
+        metrics.rx_count.increment();
+        for _ in 0..TURN {
+            if !self.refill(metrics)? {
+                // The driver may have added buffers before it saw that they are wanted.
+                if self.queue.enable_kicks()? {
+                    continue;
+                }
+                metrics.no_rx_avail_buffer.increment();
+                return Ok(Turn::Idle);
+            }
+            if !self.receive(tap, metrics)? {
+                return Ok(Turn::Idle);
+            }
+        }
+        Ok(Turn::More)
+    }
+
+    /// Pops buffers until the longest frame fits. False when frames have to wait for more.
+    fn refill(&mut self, metrics: &NetMetrics) -> Result<bool, QueueError> {
+        while self.wants_more() {
+            let before = self.chain.writable.len();
+            let Some(done) = self.queue.pop_more(&mut self.chain)? else {
+                break;
+            };
+            // A driver has nothing to say here.
+            self.chain.readable.clear();
+            let len = self.chain.writable.len() - before;
+            if len > 0 {
+                self.held.push_back(Held { done, len });
+            } else {
+                metrics.rx_fails.increment();
+                self.queue.give_back(done, 0)?;
+            }
+        }
+        let fits = self.chain.writable.len() >= self.needed;
+        self.is_roomy |= fits;
+        let one_is_enough = !self.is_roomy || !self.is_mergeable;
+        Ok(fits || (one_is_enough && !self.held.is_empty()))
+    }
+
+    fn wants_more(&self) -> bool {
+        if self.is_mergeable {
+            self.chain.writable.len() < self.needed
+        } else {
+            self.held.is_empty()
+        }
+    }
+
+    /// Receives one frame. False when the tap has none.
+    fn receive(&mut self, tap: &Tap, metrics: &NetMetrics) -> Result<bool, QueueError> {
+        let room = self.chain.writable.len();
+        // One byte more than there is room for tells a frame that fits from one that is cut.
+        let len = match tap.receive(&mut self.chain.writable, &mut [0]) {
+            Ok(len) => len,
+            Err(error) => {
+                self.has_frames = false;
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    metrics.tap_read_fails.increment();
+                }
+                return Ok(false);
+            }
+        };
+        if len > room {
+            metrics.rx_fails.increment();
+            return Ok(true);
+        }
+        metrics.rx_packets_count.increment();
+        metrics.rx_bytes_count.add(len as u64);
+        self.give_back(len)?;
+        Ok(true)
+    }
+
+    /// Gives back the chains that a frame of `len` bytes filled, all at once: a driver that sees the first
+    /// takes the others to be there (virtio 1.2 §5.1.6.4).
+    fn give_back(&mut self, len: usize) -> Result<(), QueueError> {
+        let (mut filled, mut room) = (0usize, 0usize);
+        for held in &self.held {
+            if filled > 0 && room >= len {
+                break;
+            }
+            filled += 1;
+            room = room.saturating_add(held.len);
+        }
+        // The tap leaves this field as it was; without mergeable buffers it is 1 (virtio 1.2 §5.1.6.4.1).
+        let num_buffers = u16::try_from(filled).unwrap_or(u16::MAX);
+        let header = &self.chain.writable;
+        header.copy_from(NUM_BUFFERS_AT, &num_buffers.to_le_bytes());
+        self.chain.writable.advance(room);
+        let mut left = len;
+        let all = self.held.drain(..filled).map(|held| {
+            let part = left.min(held.len);
+            left = left.saturating_sub(part);
+            (held.done, u32::try_from(part).unwrap_or(u32::MAX))
+        });
+        self.queue.give_back_all(all)
+    }
+}

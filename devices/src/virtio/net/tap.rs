@@ -1,0 +1,275 @@
+//! A tap device of the host. Knows no descriptor.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use super::frame::HEADER_LEN;
+use crate::sys::segments::Segments;
+use crate::sys::tap::{NAME_LEN, attach, set_header_len, set_offloads};
+
+const CSUM: u32 = libc::TUN_F_CSUM;
+const TSO: u32 = libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+const UFO: u32 = libc::TUN_F_UFO;
+
+/// A network interface that cannot be had. The first words are those existing clients look for.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// A name that no network device can have.
+    #[error(
+        "Could not create the network device: Open tap device failed: Invalid interface name: {0:?}; use 1 to 15 bytes"
+    )]
+    Name(String),
+    /// The host refused the tap.
+    #[error(
+        "Could not create the network device: Open tap device failed: Error while creating ifreq structure: {}. Invalid TUN/TAP Backend provided by {name}. Check our documentation; {}",
+        in_words(error),
+        remedy(error, name)
+    )]
+    Tap {
+        /// Which one.
+        name: String,
+        /// The host's answer; part of the message, so not its source.
+        error: io::Error,
+    },
+    /// The host has the tap but not what a virtio device needs of it.
+    #[error(
+        "Could not create the network device: tap {name} does not take a {HEADER_LEN}-byte header ({error}); a kernel from 2.6.27 on does"
+    )]
+    Header {
+        /// Which one.
+        name: String,
+        /// The host's answer.
+        error: io::Error,
+    },
+    /// An MTU that no driver takes.
+    #[error("Could not create the network device: MTU {0} is out of range [68, 65535]")]
+    Mtu(u16),
+    /// A part of the interface that this build does not have.
+    #[error(
+        "Could not create the network device: {0} is not supported by this build; remove it from the request"
+    )]
+    NotSupported(&'static str),
+}
+
+/// An attached tap. Both directions say `WouldBlock` rather than block.
+#[derive(Debug)]
+pub struct Tap {
+    file: File,
+    offloads: Offloads,
+}
+
+/// Kinds of unfinished frames that a tap can hand over (`TUN_F_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// Checksums that are not filled in.
+    pub csum: bool,
+    /// TCP over IPv4 that is not cut into packets.
+    pub tso4: bool,
+    /// TCP over IPv6 that is not cut into packets.
+    pub tso6: bool,
+    /// UDP that is not cut into fragments.
+    pub ufo: bool,
+}
+
+impl Tap {
+    /// Attaches to the tap `name`, and makes it if it does not exist.
+    ///
+    /// # Errors
+    /// [`NetError`] says what to do.
+    pub fn open(name: &str) -> Result<Self, NetError> {
+        let padded = padded(name).ok_or_else(|| NetError::Name(name.to_owned()))?;
+        let file = attach(&padded).map_err(|error| NetError::Tap {
+            name: name.to_owned(),
+            error,
+        })?;
+        const LEN: libc::c_int = 12;
+        const { assert!(HEADER_LEN == LEN as usize) };
+        set_header_len(&file, LEN).map_err(|error| NetError::Header {
+            name: name.to_owned(),
+            error,
+        })?;
+        let offloads = Offloads::of(&file);
+        Ok(Self { file, offloads })
+    }
+
+    /// What it can hand over.
+    #[must_use]
+    pub fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+
+    /// Makes it hand over these, as far as it can, and finish everything else first.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn set_offloads(&self, wanted: Offloads) -> io::Result<()> {
+        if self.offloads == Offloads::default() {
+            return Ok(());
+        }
+        set_offloads(&self.file, wanted.and(self.offloads).bits())
+    }
+
+    /// Reads a frame with its header, `into` first and then `spare`. Returns its length, or all there is
+    /// room for when it is longer.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; otherwise the host's.
+    pub fn receive(&self, into: &mut Segments, spare: &mut [u8]) -> io::Result<usize> {
+        into.receive(self.file.as_fd(), spare)
+    }
+
+    /// Writes a frame with its header.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it is full; otherwise the host's, which also checks the header.
+    pub fn send(&self, frame: &Segments) -> io::Result<usize> {
+        frame.send(self.file.as_fd())
+    }
+
+    /// One end of a pair of sockets that keep datagrams apart, as a tap does.
+    #[cfg(test)]
+    pub(super) fn fake(end: std::os::unix::net::UnixDatagram) -> Self {
+        end.set_nonblocking(true).expect("a socket can");
+        Self {
+            file: File::from(std::os::fd::OwnedFd::from(end)),
+            offloads: Offloads::default(),
+        }
+    }
+}
+
+impl AsRawFd for Tap {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+impl Offloads {
+    /// What the host takes; a tap that was just attached hands over nothing.
+    fn of(file: &File) -> Self {
+        let takes = |bits| set_offloads(file, bits).is_ok();
+        let csum = takes(CSUM);
+        let tso = csum && takes(CSUM | TSO);
+        let ufo = tso && takes(CSUM | TSO | UFO);
+        takes(0);
+        Self {
+            csum,
+            tso4: tso,
+            tso6: tso,
+            ufo,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            csum: self.csum && other.csum,
+            tso4: self.tso4 && other.tso4,
+            tso6: self.tso6 && other.tso6,
+            ufo: self.ufo && other.ufo,
+        }
+    }
+
+    fn bits(self) -> u32 {
+        let all = [
+            (self.csum, CSUM),
+            (self.tso4, libc::TUN_F_TSO4),
+            (self.tso6, libc::TUN_F_TSO6),
+            (self.ufo, UFO),
+        ];
+        let set = all.into_iter().filter(|(is_set, _)| *is_set);
+        set.fold(0, |bits, (_, bit)| bits | bit)
+    }
+}
+
+/// `name` as system calls take it. `None` when it is empty, too long, or holds a zero.
+fn padded(name: &str) -> Option<[u8; NAME_LEN]> {
+    let mut padded = [0; NAME_LEN];
+    let is_name = !name.is_empty() && name.len() < NAME_LEN && !name.contains('\0');
+    padded
+        .get_mut(..name.len())
+        .filter(|_| is_name)?
+        .copy_from_slice(name.as_bytes());
+    Some(padded)
+}
+
+/// The host's answer in the words clients look for.
+fn in_words(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => format!("Resource busy (os error {})", libc::EBUSY),
+        _ => error.to_string(),
+    }
+}
+
+/// What a user can do about a tap that does not open.
+fn remedy(error: &io::Error, name: &str) -> String {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => {
+            format!("another process uses {name}: stop it, or give each microVM a tap of its own")
+        }
+        Some(libc::EPERM | libc::EACCES) => format!(
+            "run with CAP_NET_ADMIN, or make it first: `ip tuntap add dev {name} mode tap user <uid>`"
+        ),
+        Some(libc::EINVAL) => format!(
+            "{name} exists and is no single-queue tap: `ip link delete {name}`, or use another name"
+        ),
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+            "/dev/net/tun is missing: `modprobe tun`, or put the node into the jail".to_owned()
+        }
+        _ => "check the host's network set-up".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tap of a name no other test has, or `None` where this process may not make one.
+    fn tap(suffix: char) -> Option<(String, Tap)> {
+        let name = format!("clt{}{suffix}", std::process::id());
+        match Tap::open(&name) {
+            Ok(tap) => Some((name, tap)),
+            Err(error) => {
+                eprintln!("skipped, runs with CAP_NET_ADMIN: {error}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn names_have_limits() {
+        for name in ["", "sixteen-bytes-ok", "seventeen-bytes-no", "a\0b"] {
+            let text = Tap::open(name).unwrap_err().to_string();
+            let words = "Open tap device failed: Invalid interface name";
+            assert!(text.contains(words), "{text}");
+        }
+        assert!(padded("fifteen-bytes-x").is_some());
+    }
+
+    #[test]
+    fn tap_in_use_says_so_and_what_to_do() {
+        let Some((name, _tap)) = tap('b') else { return };
+        let text = Tap::open(&name).unwrap_err().to_string();
+        let words = format!(
+            "Open tap device failed: Error while creating ifreq structure: Resource busy (os error 16). Invalid TUN/TAP Backend provided by {name}."
+        );
+        assert!(text.contains(&words), "{text}");
+        assert!(text.contains("stop it"), "{text}");
+    }
+
+    #[test]
+    fn tap_that_was_made_goes_when_it_closes() {
+        let Some((name, tap)) = tap('g') else { return };
+        let path = std::path::Path::new("/sys/class/net").join(&name);
+        assert!(path.exists());
+        drop(tap);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn offloads_that_were_probed_can_be_set() {
+        let Some((_name, tap)) = tap('o') else { return };
+        assert!(tap.offloads().csum && tap.offloads().tso4);
+        tap.set_offloads(tap.offloads()).unwrap();
+        tap.set_offloads(Offloads::default()).unwrap();
+    }
+}

@@ -1,0 +1,320 @@
+//! Frames through a whole device. A pair of sockets that keep datagrams apart plays the tap.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+
+use vm_config::{DeviceId, RateLimiter, TokenBucket};
+
+use super::*;
+use crate::testing::{Buffer, FakeGuest};
+
+const MRG_RXBUF: u64 = 1 << bit::VIRTIO_NET_F_MRG_RXBUF;
+const GUEST_TSO4: u64 = 1 << bit::VIRTIO_NET_F_GUEST_TSO4;
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+fn interface() -> NetworkInterface {
+    NetworkInterface {
+        iface_id: DeviceId("eth0".to_owned()),
+        host_dev_name: "unused".to_owned(),
+        guest_mac: Some(vm_config::MacAddress(MAC)),
+        mtu: None,
+        rx_rate_limiter: None,
+        tx_rate_limiter: None,
+    }
+}
+
+struct Wire {
+    guest: FakeGuest,
+    host: UnixDatagram,
+    metrics: Arc<NetMetrics>,
+}
+
+fn wire(features: u64) -> Wire {
+    let (host, end) = UnixDatagram::pair().unwrap();
+    host.set_nonblocking(true).unwrap();
+    let mut net = Net::on(Tap::fake(end), &interface());
+    // The sockets cannot say so, but the test may accept it.
+    net.features |= GUEST_TSO4;
+    let metrics = net.metrics();
+    Wire {
+        guest: FakeGuest::running(Box::new(net), features),
+        host,
+        metrics,
+    }
+}
+
+impl Wire {
+    fn offer(&mut self, address: u64, len: u32) -> u16 {
+        self.guest.queues[0].add(&[Buffer::Writable(address, len)])
+    }
+
+    /// A frame as the tap has it: header, then bytes that count up.
+    fn send_from_host(&self, len: usize) -> Vec<u8> {
+        let mut frame: Vec<u8> = (0..=255).cycle().take(len).collect();
+        frame[..12].fill(0);
+        self.host.send(&frame).unwrap();
+        frame
+    }
+
+    fn turn(&self) {
+        self.guest.workers.turn().unwrap();
+    }
+
+    fn received(&mut self) -> Vec<(u16, u32)> {
+        self.guest.queues[0].take_used()
+    }
+
+    fn sent(&mut self) -> Vec<(u16, u32)> {
+        self.guest.queues[1].take_used()
+    }
+
+    fn num_buffers(&self, at: u64) -> u16 {
+        let bytes = self.guest.peek(at + 10, 2);
+        u16::from_le_bytes([bytes[0], bytes[1]])
+    }
+}
+
+#[test]
+fn frame_is_sent_whole_with_its_header() {
+    let mut wire = wire(0);
+    let frame: Vec<u8> = (0..100).collect();
+    wire.guest.poke(0x1000, &frame[..30]);
+    wire.guest.poke(0x2000, &frame[30..]);
+    let head =
+        wire.guest.queues[1].add(&[Buffer::Readable(0x1000, 30), Buffer::Readable(0x2000, 70)]);
+    wire.guest.kick().unwrap();
+    let mut got = [0; 200];
+    let len = wire.host.recv(&mut got).unwrap();
+    assert_eq!(got[..len], frame);
+    assert_eq!(wire.sent(), [(head, 0)]);
+    assert_eq!(wire.metrics.tx_packets_count.get(), 1);
+    assert_eq!(wire.metrics.tx_spoofed_mac_count.get(), 1);
+    assert_eq!(wire.guest.irq.take(), 1);
+}
+
+#[test]
+fn frames_too_short_or_too_long_are_dropped_and_counted() {
+    let mut wire = wire(0);
+    wire.guest.queues[1].add(&[Buffer::Readable(0x1000, 25)]);
+    wire.guest.queues[1].add(&[Buffer::Readable(0x1000, 65563)]);
+    wire.guest.queues[1].add(&[Buffer::Writable(0x1000, 100)]);
+    wire.guest.queues[1].add(&[Buffer::Readable(u64::MAX, 100)]);
+    wire.guest.kick().unwrap();
+    assert_eq!(wire.sent().len(), 4);
+    assert_eq!(wire.metrics.tx_malformed_frames.get(), 4);
+    let received = wire.host.recv(&mut [0; 10]).unwrap_err();
+    assert_eq!(received.kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn full_tap_keeps_frames_until_it_has_room() {
+    let mut wire = wire(0);
+    for _ in 0..250 {
+        wire.guest.queues[1].add(&[Buffer::Readable(0x1000, 60000)]);
+    }
+    for _ in 0..4 {
+        wire.guest.kick().unwrap();
+    }
+    let first = wire.sent().len();
+    assert!(first > 0 && first < 250, "{first}");
+    let mut total = first;
+    while total < 250 {
+        while wire.host.recv(&mut [0; 100]).is_ok() {}
+        wire.turn();
+        total += wire.sent().len();
+    }
+    assert_eq!(wire.metrics.tx_packets_count.get(), 250);
+    assert_eq!(wire.metrics.tx_fails.get(), 0);
+}
+
+#[test]
+fn frame_fills_one_buffer_without_merging() {
+    let mut wire = wire(0);
+    let head = wire.offer(0x1000, 2000);
+    wire.offer(0x2000, 2000);
+    let frame = wire.send_from_host(1000);
+    wire.turn();
+    assert_eq!(wire.received(), [(head, 1000)]);
+    assert_eq!(wire.num_buffers(0x1000), 1);
+    assert_eq!(wire.guest.peek(0x1000 + 12, 988), frame[12..]);
+    assert_eq!(wire.guest.irq.take(), 1);
+}
+
+#[test]
+fn long_frame_fills_merged_buffers() {
+    let mut wire = wire(MRG_RXBUF | GUEST_TSO4);
+    let heads: Vec<_> = (0..50)
+        .map(|page| wire.offer(0x10_0000 + page * 0x1000, 1500))
+        .collect();
+    let frame = wire.send_from_host(4000);
+    wire.turn();
+    assert_eq!(
+        wire.received(),
+        [(heads[0], 1500), (heads[1], 1500), (heads[2], 1000)]
+    );
+    assert_eq!(wire.num_buffers(0x10_0000), 3);
+    assert_eq!(wire.guest.peek(0x10_1000, 1500), frame[1500..3000]);
+    // What is left goes on with the next frame.
+    wire.send_from_host(100);
+    for page in 0..3 {
+        wire.offer(0x10_0000 + page * 0x1000, 1500);
+    }
+    wire.turn();
+    assert_eq!(wire.received(), [(heads[3], 100)]);
+}
+
+#[test]
+fn driver_that_can_make_room_is_waited_for() {
+    let mut wire = wire(MRG_RXBUF | GUEST_TSO4);
+    for page in 0..44 {
+        wire.offer(0x10_0000 + page * 0x1000, 1500);
+    }
+    wire.send_from_host(60000);
+    wire.send_from_host(60000);
+    wire.turn();
+    assert_eq!(wire.received().len(), 40);
+    assert_eq!(wire.metrics.no_rx_avail_buffer.get(), 2);
+    for page in 0..40 {
+        wire.offer(0x10_0000 + page * 0x1000, 1500);
+    }
+    wire.guest.kick().unwrap();
+    assert_eq!(wire.received().len(), 40);
+    assert_eq!(wire.metrics.rx_fails.get(), 0);
+}
+
+#[test]
+fn driver_with_little_room_gets_what_fits() {
+    let mut wire = wire(MRG_RXBUF | GUEST_TSO4);
+    let head = wire.offer(0x1000, 1500);
+    wire.send_from_host(3000);
+    wire.send_from_host(200);
+    wire.turn();
+    assert_eq!(wire.received(), [(head, 200)]);
+    assert_eq!(wire.metrics.rx_fails.get(), 1);
+}
+
+#[test]
+fn frames_wait_in_the_tap_while_there_is_no_buffer() {
+    let mut wire = wire(0);
+    wire.send_from_host(100);
+    wire.turn();
+    wire.turn();
+    assert_eq!(wire.received(), []);
+    let head = wire.offer(0x1000, 2000);
+    wire.guest.kick().unwrap();
+    assert_eq!(wire.received(), [(head, 100)]);
+}
+
+#[test]
+fn buffers_that_break_a_rule_come_back_empty() {
+    let mut wire = wire(0);
+    let bad = wire.guest.queues[0].add(&[Buffer::Readable(0x1000, 2000)]);
+    let worse = wire.guest.queues[0].add(&[Buffer::Writable(u64::MAX, 2000)]);
+    let good = wire.offer(0x1000, 2000);
+    wire.send_from_host(100);
+    wire.turn();
+    assert_eq!(wire.received(), [(bad, 0), (worse, 0), (good, 100)]);
+    assert_eq!(wire.metrics.rx_fails.get(), 2);
+}
+
+#[test]
+fn waiting_buffers_survive_a_pause() {
+    let mut wire = wire(MRG_RXBUF);
+    let heads = [wire.offer(0x1000, 2000), wire.offer(0x2000, 2000)];
+    wire.turn();
+    wire.guest.transport.pause();
+    wire.guest.transport.resume();
+    wire.send_from_host(100);
+    wire.send_from_host(100);
+    wire.turn();
+    assert_eq!(wire.received(), [(heads[0], 100), (heads[1], 100)]);
+}
+
+#[test]
+fn flood_is_taken_in_bounded_turns() {
+    let mut wire = wire(0);
+    let mut all = 0;
+    for _ in 0..200 {
+        wire.offer(0x1000, 2000);
+    }
+    while all < 200 && wire.host.send(&[0; 100]).is_ok() {
+        all += 1;
+    }
+    let mut seen = 0;
+    while seen < all {
+        wire.guest.workers.turn().unwrap();
+        let part = wire.received().len();
+        assert!(part > 0 && part <= 2 * 64, "one turn for each source");
+        seen += part;
+    }
+}
+
+#[test]
+fn features_follow_the_tap_and_the_interface() {
+    let (_host, end) = UnixDatagram::pair().unwrap();
+    let plain = NetworkInterface {
+        guest_mac: None,
+        ..interface()
+    };
+    let net = Net::on(Tap::fake(end), &plain);
+    let bare = 1 << 32 | 1 << 29 | MRG_RXBUF | 1;
+    assert_eq!(net.traits().features, bare);
+    assert_eq!(net.config_space(), [0; 12]);
+    let (_host, end) = UnixDatagram::pair().unwrap();
+    let full = NetworkInterface {
+        mtu: Some(9000),
+        ..interface()
+    };
+    let net = Net::on(Tap::fake(end), &full);
+    assert_eq!(net.traits().features, bare | 1 << 5 | 1 << 3);
+    assert_eq!(net.config_space(), [2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 40, 35]);
+    let able = Offloads {
+        csum: true,
+        tso4: true,
+        tso6: true,
+        ufo: true,
+    };
+    let all = [1, 7, 8, 10, 11, 12, 14];
+    let all = all.iter().fold(bare, |bits, bit| bits | 1 << bit);
+    assert_eq!(offered(able), all);
+    assert_eq!(accepted(all), able);
+}
+
+#[test]
+fn what_is_impossible_or_missing_is_named() {
+    let limit = RateLimiter {
+        bandwidth: Some(TokenBucket {
+            size: 1,
+            one_time_burst: None,
+            refill_time: 1,
+        }),
+        ops: None,
+    };
+    let cases = [
+        (
+            NetworkInterface {
+                mtu: Some(67),
+                ..interface()
+            },
+            "MTU 67 is out of range [68, 65535]",
+        ),
+        (
+            NetworkInterface {
+                tx_rate_limiter: Some(limit),
+                ..interface()
+            },
+            "`tx_rate_limiter` is not supported",
+        ),
+        (
+            NetworkInterface {
+                host_dev_name: "x".repeat(16),
+                ..interface()
+            },
+            "Invalid interface name",
+        ),
+    ];
+    for (interface, words) in cases {
+        let text = Net::open(&interface).err().unwrap().to_string();
+        assert!(text.contains(words), "{text}");
+    }
+}
