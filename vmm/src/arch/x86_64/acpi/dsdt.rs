@@ -18,12 +18,10 @@ const DSDT_REVISION: u8 = 2;
 
 /// The whole table.
 pub(super) fn dsdt(devices: &[MmioDevice]) -> Vec<u8> {
-    let mut aml = Vec::new();
-    for device in devices {
-        aml.extend(in_system_bus(&virtio(device)));
-    }
-    aml.extend(in_system_bus(&com1()));
-    aml.extend(in_system_bus(&ps2()));
+    let mut nodes: Vec<_> = devices.iter().map(virtio).collect();
+    nodes.extend([com1(), ps2()]);
+    let children = nodes.iter().map(|node| node as &dyn Aml).collect();
+    let aml = bytes_of(&Scope::new(Path::new("_SB_"), children));
     let mut table = Sdt::new(
         *b"DSDT",
         HEADER_LEN,
@@ -43,10 +41,6 @@ impl Aml for Encoded {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
         sink.vec(&self.0);
     }
-}
-
-fn in_system_bus(device: &Encoded) -> Vec<u8> {
-    bytes_of(&Scope::new(Path::new("_SB_"), vec![device]))
 }
 
 /// An exclusive, edge-triggered, active-high interrupt.
