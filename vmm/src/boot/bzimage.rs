@@ -6,23 +6,23 @@
 //!                           loaded at 1 MiB, entered +0x200                     when it unpacks itself
 //! ```
 //!
-//! Unpacking on the host spares every boot the guest's unpacker and yields an ELF file that PVH can enter. It also
+//! Unpacking on the host spares the boot the guest's unpacker and yields an ELF file that PVH can enter. It also
 //! means that the kernel runs where it was linked: no address-space randomisation of the kernel itself, as with any
 //! `vmlinux`.
 //!
 //! Spec: Linux `Documentation/arch/x86/boot.rst`, "The Real-Mode Kernel Header" and "64-bit Boot Protocol".
 
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use devices::GuestMemory;
 use linux_loader::bootparam::setup_header;
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryError};
 
-use super::elf::{self, ElfError, Plan};
+use super::elf::{self, ElfError, Plan, StreamError};
 use super::kernel::LoadedKernel;
 use super::linux::{BOOT_FLAG, HEADER_MAGIC};
-use super::unpack::{Packing, UnpackError};
+use super::unpack::Packing;
 use crate::arch::x86_64::layout::HIGH_MEMORY_START;
 use crate::arch::x86_64::regs::{BootMode, IDENTITY_MAP_END};
 
@@ -42,7 +42,7 @@ const XLF_KERNEL_64: u16 = 1 << 0;
 /// `xloadflags`: the initrd may lie anywhere.
 const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 1 << 1;
 const ENTRY_64_OFFSET: u64 = 0x200;
-/// Bytes after the packed kernel: its length before packing.
+/// The payload's last bytes: the length of what is packed (Linux `scripts/Makefile.lib`, `size_append`).
 const LENGTH_FIELD: u64 = 4;
 
 /// Why a file cannot be loaded as a bzImage.
@@ -92,8 +92,23 @@ pub enum BzImageError {
         limit: u64,
     },
     /// The packed kernel is damaged.
-    #[error(transparent)]
-    Unpack(UnpackError),
+    #[error("its {packing:?} payload does not unpack; the file is damaged, copy or build it again")]
+    Damaged {
+        /// How it is packed.
+        packing: Packing,
+        /// What the unpacker says.
+        source: io::Error,
+    },
+    /// The packed kernel is not as long as it should be.
+    #[error(
+        "its payload unpacks to {found} bytes or more where {announced} are announced; the file is damaged, copy or build it again"
+    )]
+    Length {
+        /// What came out.
+        found: u64,
+        /// What the image says of itself.
+        announced: u64,
+    },
     /// What was packed is an ELF file that cannot be loaded.
     #[error("the vmlinux inside cannot be loaded")]
     Elf(#[source] ElfError),
@@ -109,9 +124,11 @@ pub enum BzImageError {
 pub fn load(memory: &GuestMemory, file: &mut File) -> Result<LoadedKernel, BzImageError> {
     let ram_end = elf::first_region_end(memory);
     let image = Image::read(file)?;
-    let unpacked = image.unpack(file, ram_end)?;
-    match unpacked {
-        Some(vmlinux) => image.load_unpacked(memory, vmlinux, ram_end),
+    match image.unpack(memory, file, ram_end)? {
+        Some(plan) => Ok(LoadedKernel {
+            setup_header: Some(image.header),
+            ..LoadedKernel::from_plan(&plan, ram_end)
+        }),
         None => image.load_packed(memory, file, ram_end),
     }
 }
@@ -166,8 +183,13 @@ impl Image {
         self.code_start() + u64::from(self.header.payload_offset)
     }
 
-    /// The vmlinux inside, or `None` when only the guest can unpack it.
-    fn unpack(&self, file: &mut File, ram_end: u64) -> Result<Option<Vec<u8>>, BzImageError> {
+    /// Loads the vmlinux inside; `None`, with memory untouched, when only the guest can unpack it.
+    fn unpack(
+        &self,
+        memory: &GuestMemory,
+        file: &mut File,
+        ram_end: u64,
+    ) -> Result<Option<Plan>, BzImageError> {
         let payload_len = u64::from(self.header.payload_length);
         let Some(packed_len) = payload_len.checked_sub(LENGTH_FIELD) else {
             return Ok(None);
@@ -177,34 +199,20 @@ impl Image {
         let Some(packing) = Packing::detect(&magic) else {
             return Ok(None);
         };
-        let announced = u32::from_le_bytes(read_at(file, start + packed_len)?);
-        if u64::from(announced) > ram_end {
+        let announced = u64::from(u32::from_le_bytes(read_at(file, start + packed_len)?));
+        if announced > ram_end {
             return Err(BzImageError::DoesNotFit {
-                needed: HIGH_MEMORY_START.0 + u64::from(announced),
+                needed: HIGH_MEMORY_START.0 + announced,
                 limit: ram_end,
             });
         }
-        let announced = usize::try_from(announced).unwrap_or(usize::MAX);
         file.seek(SeekFrom::Start(start))
             .map_err(BzImageError::Read)?;
-        let unpacked = packing
-            .unpack(file.take(packed_len), announced)
-            .map_err(BzImageError::Unpack)?;
-        Ok(unpacked.starts_with(&elf::MAGIC).then_some(unpacked))
-    }
-
-    fn load_unpacked(
-        &self,
-        memory: &GuestMemory,
-        vmlinux: Vec<u8>,
-        ram_end: u64,
-    ) -> Result<LoadedKernel, BzImageError> {
-        let mut vmlinux = Cursor::new(vmlinux);
-        let plan = Plan::read(&mut vmlinux, ram_end).map_err(BzImageError::Elf)?;
-        plan.load(memory, &mut vmlinux).map_err(BzImageError::Elf)?;
-        Ok(LoadedKernel {
-            setup_header: Some(self.header),
-            ..LoadedKernel::from_plan(&plan, ram_end)
+        let vmlinux = packing.unpack(file.take(packed_len));
+        elf::load_stream(memory, vmlinux, announced).map_err(|error| match error {
+            StreamError::Read(source) => BzImageError::Damaged { packing, source },
+            StreamError::Length { found, announced } => BzImageError::Length { found, announced },
+            StreamError::Elf(source) => BzImageError::Elf(source),
         })
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | ELF with a PVH note | PVH |
 //! | ELF without | 64-bit Linux protocol, at `e_entry` |
-//! | bzImage packed with LZ4, gzip or Zstandard | as the ELF file inside |
+//! | bzImage packed with LZ4 or gzip | as the ELF file inside |
 //! | bzImage packed otherwise | 64-bit Linux protocol, at +0x200; it unpacks itself |
 
 use std::fs::File;
@@ -56,7 +56,9 @@ pub struct LoadedKernel {
 /// [`KernelError`]: what is wrong with the file, or that the guest's memory is too small for it.
 pub fn load_kernel(memory: &GuestMemory, file: &mut File) -> Result<LoadedKernel, KernelError> {
     if is_elf(file).map_err(|source| KernelError::BzImage(BzImageError::Read(source)))? {
-        load_elf(memory, file).map_err(KernelError::Elf)
+        let plan = elf::load_file(memory, file).map_err(KernelError::Elf)?;
+        let ram_end = elf::first_region_end(memory);
+        Ok(LoadedKernel::from_plan(&plan, ram_end))
     } else {
         bzimage::load(memory, file).map_err(KernelError::BzImage)
     }
@@ -67,13 +69,6 @@ fn is_elf(file: &mut File) -> io::Result<bool> {
     file.seek(SeekFrom::Start(0))?;
     file.take(elf::MAGIC.len() as u64).read_to_end(&mut start)?;
     Ok(start == elf::MAGIC)
-}
-
-fn load_elf(memory: &GuestMemory, file: &mut File) -> Result<LoadedKernel, ElfError> {
-    let ram_end = elf::first_region_end(memory);
-    let plan = Plan::read(file, ram_end)?;
-    plan.load(memory, file)?;
-    Ok(LoadedKernel::from_plan(&plan, ram_end))
 }
 
 impl LoadedKernel {

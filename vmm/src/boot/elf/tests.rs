@@ -4,7 +4,11 @@ use std::io::Cursor;
 
 use proptest::prelude::*;
 
+use linux_loader::elf::{EM_X86_64, ET_EXEC, Elf64_Ehdr, Elf64_Phdr, PT_LOAD, PT_NOTE};
+use vm_memory::ByteValued;
+
 use super::*;
+use crate::arch::x86_64::layout::HIGH_MEMORY_START;
 
 const RAM: u64 = 8 << 20;
 pub(crate) const ENTRY: u64 = 0x10_0000;
@@ -57,11 +61,14 @@ pub(crate) fn plain() -> Vec<u8> {
     elf(&[program(PT_LOAD, 0x400, ENTRY, 0x100, 0x1000)])
 }
 
+/// Offset of the notes, inside the segment.
+const NOTES: usize = 0x480;
+
 /// The same with a PVH note after a note of another kind.
 pub(crate) fn with_pvh_note() -> Vec<u8> {
     let mut bytes = elf(&[
         program(PT_LOAD, 0x400, ENTRY, 0x100, 0x1000),
-        program(PT_NOTE, 0x300, 0, 44, 44),
+        program(PT_NOTE, NOTES as u64, 0, 44, 44),
     ]);
     let note = |name: &[u8], kind: u32, desc: &[u8]| {
         let mut note = Vec::new();
@@ -74,7 +81,7 @@ pub(crate) fn with_pvh_note() -> Vec<u8> {
     };
     let mut notes = note(b"Xen\0", 6, b"linux\0\0\0");
     notes.extend(note(b"Xen\0", 18, &PVH_ENTRY.to_le_bytes()));
-    put(&mut bytes, 0x300, &notes);
+    put(&mut bytes, NOTES, &notes);
     bytes
 }
 
@@ -109,7 +116,7 @@ fn the_pvh_note_wins_over_the_entry_point() {
 #[test]
 fn a_pvh_note_without_an_address_is_refused() {
     let mut bytes = with_pvh_note();
-    bytes[0x300 + 24 + 4] = 2;
+    bytes[NOTES + 24 + 4] = 2;
     assert!(matches!(read(&bytes), Err(ElfError::PvhNote(2))));
 }
 
@@ -199,13 +206,34 @@ fn a_file_without_segments_is_refused() {
     ));
 }
 
+#[test]
+fn a_stream_becomes_the_same_plan_as_a_file() {
+    for bytes in [plain(), with_pvh_note()] {
+        let from_stream = load_stream(&memory(), &bytes[..], bytes.len() as u64);
+        assert_eq!(from_stream.unwrap().unwrap(), read(&bytes).unwrap());
+    }
+}
+
+#[test]
+fn a_stream_that_must_be_read_twice_is_left_alone() {
+    let shared = elf(&[
+        program(PT_LOAD, 0x400, ENTRY, 0x100, 0x100),
+        program(PT_LOAD, 0x480, ENTRY + 0x1000, 0x100, 0x100),
+    ]);
+    assert!(read(&shared).is_ok());
+    let memory = memory();
+    let plan = load_stream(&memory, &shared[..], shared.len() as u64);
+    assert_eq!(plan.unwrap(), None);
+    assert_eq!(memory.read_obj::<u64>(GuestAddress(ENTRY)).unwrap(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// Whatever the headers say, the answer is a plan inside memory or an error.
     #[test]
     fn mutated_headers_never_escape_memory(
-        changes in prop::collection::vec((0_usize..0x360, any::<u8>()), 1..12),
+        changes in prop::collection::vec((0_usize..0x100, any::<u8>()), 1..12),
         len in 0_usize..0x1000,
     ) {
         let mut bytes = with_pvh_note();
@@ -222,7 +250,7 @@ proptest! {
     /// The same for whole 8-byte fields, where the dangerous values are.
     #[test]
     fn mutated_fields_never_escape_memory(
-        field in 0_usize..40,
+        field in 0_usize..22,
         value in prop_oneof![any::<u64>(), Just(u64::MAX), Just(i64::MAX as u64), 0..0x20_0000_u64],
     ) {
         let mut bytes = with_pvh_note();
@@ -230,6 +258,9 @@ proptest! {
         if let Ok(plan) = read(&bytes) {
             let memory = memory();
             plan.load(&memory, &mut Cursor::new(&bytes)).unwrap();
+        }
+        if let Ok(Some(plan)) = load_stream(&memory(), &bytes[..], bytes.len() as u64) {
+            prop_assert!(plan.start() >= HIGH_MEMORY_START && plan.end().0 <= RAM);
         }
     }
 }
