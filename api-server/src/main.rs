@@ -63,7 +63,6 @@ fn run(options: Options) -> ! {
         ));
     }
     info!("Running Firecracker v{}", version::API_LEVEL);
-    exit::remember_terminal();
     if let Err(failure) = signals::install() {
         fail(format_args!("cannot handle signals: {failure}"));
     }
@@ -89,7 +88,7 @@ fn run(options: Options) -> ! {
         Some(listener) => (Some(start_api(listener, control, options)), None),
         None => (None, Some(control)),
     };
-    let reason = vmm::run(vmm::Settings::default(), mailbox);
+    let reason = vmm::run(mailbox);
     end(&reason, api)
 }
 

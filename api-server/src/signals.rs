@@ -6,14 +6,14 @@
 use std::panic::PanicHookInfo;
 
 use libc::{c_int, c_void, siginfo_t};
-use signal_hook::low_level;
+use signal_hook::low_level::emulate_default_handler;
 use tracing::error;
 use vmm_sys_util::signal::register_signal_handler;
 
 use crate::{exit, logger};
 
 /// Signals after which the process cannot go on, and their exit codes.
-const FATAL: [(c_int, c_int); 7] = [
+const FATAL: [(c_int, u8); 7] = [
     (libc::SIGSYS, 148),
     (libc::SIGBUS, 149),
     (libc::SIGSEGV, 150),
@@ -51,15 +51,15 @@ extern "C" fn on_fatal(signal: c_int, _: *mut siginfo_t, _: *mut c_void) {
     logger::write_from_signal(format_args!(
         "Firecracker exiting with error. exit_code={code}"
     ));
-    low_level::exit(code);
+    vmm::process::exit(code);
 }
 
 /// Cleans up, then lets the signal do what it does by default, so that a parent sees its usual status.
 extern "C" fn on_request(signal: c_int, _: *mut siginfo_t, _: *mut c_void) {
     exit::clean_up();
-    let _ = low_level::emulate_default_handler(signal);
-    // 128 + the signal: how a shell reports it.
-    low_level::exit(signal.saturating_add(128));
+    let _ = emulate_default_handler(signal);
+    // Only if that failed.
+    vmm::process::exit(1);
 }
 
 fn on_panic(panic: &PanicHookInfo<'_>) {

@@ -4,16 +4,26 @@
 //! requests, and calls [`run`] with the first on the thread that is to be the event loop.
 
 pub mod arch;
+mod attach;
 pub mod boot;
-pub mod bus;
+mod builder;
+mod bus;
+mod configuration;
+mod console;
 pub mod control;
-pub mod exit;
-pub mod kvm;
-pub mod lifecycle;
-pub mod memory;
+mod event_loop;
+mod exit;
+mod kvm;
+mod lifecycle;
+mod machine;
+mod memory;
+mod placement;
 pub mod process;
+mod vcpu;
 mod vm;
 
+pub use attach::AttachError;
+pub use builder::StartError;
 pub use exit::ExitReason;
 pub use lifecycle::Lifecycle;
-pub use vm::{Settings, Vm, run};
+pub use vm::{Vm, run};

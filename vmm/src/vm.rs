@@ -1,25 +1,55 @@
 //! A microVM: what was configured, and the machine once it runs.
 
-use crate::control::{Command, CommandError, Mailbox};
-use crate::{ExitReason, Lifecycle};
+use std::mem::ManuallyDrop;
 
-/// What the command line decides for the process's one microVM.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {}
+use crate::configuration::Configuration;
+use crate::control::{Command, CommandError, Mailbox};
+use crate::event_loop::{EventLoop, Message, Sender};
+use crate::machine::RunningMachine;
+use crate::{ExitReason, Lifecycle};
 
 /// The process's one microVM.
 pub struct Vm {
-    lifecycle: Lifecycle,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) config: Configuration,
+    pub(crate) machine: Option<RunningMachine>,
+    pub(crate) event_loop: EventLoop,
+    /// For the threads that the machine will have.
+    pub(crate) sender: Sender,
 }
 
-/// Serves `mailbox` on this thread until the microVM ends. Returns when it has ended; the caller exits the
-/// process with the reason's code.
-pub fn run(settings: Settings, mailbox: Mailbox) -> ExitReason {
-    let _ = (settings, mailbox);
-    ExitReason::EventLoop("not built yet".to_owned())
+/// Serves `mailbox` on this thread until the microVM ends. The caller then exits the process with the
+/// reason's code; vCPUs may still be in the guest.
+#[must_use]
+pub fn run(mailbox: Mailbox) -> ExitReason {
+    let event_loop = match EventLoop::new(mailbox.receiver) {
+        Ok(event_loop) => event_loop,
+        Err(error) => return ExitReason::EventLoop(error.to_string()),
+    };
+    // Never dropped: the process is about to end, and the kernel takes things apart faster than we could.
+    let mut vm = ManuallyDrop::new(Vm {
+        lifecycle: Lifecycle::NotStarted,
+        config: Configuration::default(),
+        machine: None,
+        event_loop,
+        sender: mailbox.sender,
+    });
+    vm.serve()
 }
 
 impl Vm {
+    fn serve(&mut self) -> ExitReason {
+        loop {
+            match self.event_loop.next() {
+                Ok(Message::Job(job)) => job(self),
+                Ok(Message::Ended(reason)) => return reason,
+                // Workers are served inside the loop, and only a pause waits for vCPUs.
+                Ok(Message::Parked | Message::StartWorker(..) | Message::StopWorker(..)) => {}
+                Err(error) => return ExitReason::EventLoop(error.to_string()),
+            }
+        }
+    }
+
     /// Checks the state and runs the command.
     pub(crate) fn execute<C: Command>(&mut self, command: C) -> Result<C::Reply, CommandError> {
         if C::ALLOWED.contains(&self.lifecycle) {

@@ -1,8 +1,8 @@
 //! The log: one line an event, to standard output or to a file or FIFO.
 //!
 //! [`Logger`] is the process's `tracing` subscriber. It keeps no buffer and starts no thread: a line is made,
-//! written with one call and forgotten. A target that does not take a line at once loses it and the loss is
-//! counted, so that a full FIFO never holds up a microVM.
+//! written with one call and forgotten. A file or FIFO that does not take a line at once loses it and the loss
+//! is counted, so that a full FIFO never holds up a microVM.
 
 mod clock;
 mod line;
@@ -97,12 +97,13 @@ pub(crate) fn write_from_signal(message: std::fmt::Arguments<'_>) {
     let _ = writeln!(cursor, "{} [{id}:signal] {message}", clock::now());
     let len = usize::try_from(cursor.position()).unwrap_or(0);
     let line = buffer.get(..len).unwrap_or_default();
-    // Whoever holds the lock may be the code this signal interrupted.
-    match LOGGER.target.try_lock().as_deref_mut() {
-        Ok(Some(target)) => LOGGER.write(target, line),
-        _ => {
-            let _ = rustix::io::write(rustix::stdio::stderr(), line);
-        }
+    // Whoever holds a lock may be the code this signal interrupted.
+    let is_on = LOGGER
+        .rules
+        .try_read()
+        .is_ok_and(|rules| rules.level >= LevelFilter::ERROR);
+    if let (true, Ok(Some(target))) = (is_on, LOGGER.target.try_lock().as_deref_mut()) {
+        LOGGER.write(target, line);
     }
 }
 

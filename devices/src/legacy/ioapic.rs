@@ -7,7 +7,7 @@
 //!
 //! Source: Intel 82093AA I/O APIC datasheet §3.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,12 @@ pub struct Message {
 pub trait PinRouter: Send + Sync {
     /// From now on `pin` sends `message`, or nothing.
     fn route(&self, pin: u8, message: Option<Message>);
+}
+
+impl<R: PinRouter> PinRouter for Arc<R> {
+    fn route(&self, pin: u8, message: Option<Message>) {
+        R::route(self, pin, message);
+    }
 }
 
 /// All a driver can observe of this controller. Format `ioapic` v1.
@@ -183,14 +189,12 @@ impl<R: PinRouter> Registers for IoApic<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[derive(Default)]
     struct Routes(Mutex<Vec<(u8, Option<Message>)>>);
 
-    impl PinRouter for Arc<Routes> {
+    impl PinRouter for Routes {
         fn route(&self, pin: u8, message: Option<Message>) {
             self.0.lock().unwrap().push((pin, message));
         }

@@ -1,6 +1,14 @@
 //! Why a request was refused.
 
-use vm_config::MachineError;
+use std::io;
+
+use devices::legacy::KeyboardFull;
+use devices::virtio::block::DiskError;
+use devices::virtio::net::NetError;
+use vm_config::{MacAddress, MachineError};
+
+use crate::boot::cmdline::CmdlineError;
+use crate::builder::StartError;
 
 /// Why a request was refused. Printed with its chain of sources, joined by `: `, this is the API's
 /// `fault_message`; the wording is what existing clients look for.
@@ -15,10 +23,61 @@ pub enum CommandError {
     /// `PUT`, `PATCH /machine-config`.
     #[error("Machine config error")]
     Machine(#[source] MachineError),
+    /// `PUT /boot-source`.
+    #[error("Boot source error")]
+    BootSource(#[from] BootSourceError),
+    /// `PUT /drives`.
+    #[error("Drive config error")]
+    Drive(#[from] DriveError),
+    /// `PUT /network-interfaces`.
+    #[error("Network config error")]
+    Network(#[from] NetworkError),
+    /// `PUT /actions` `InstanceStart`.
+    #[error("Start microvm error")]
+    Start(#[from] StartError),
+    /// `PUT /actions` `SendCtrlAltDel`.
+    #[error("Internal VMM error: I8042 error")]
+    Keyboard(#[source] KeyboardFull),
     /// `PUT /logger`.
     #[error("Logger error")]
-    Logger(#[source] std::io::Error),
+    Logger(#[source] io::Error),
     /// Part of the interface that this build does not have.
     #[error("{0} is not supported by this build; remove it from the request")]
     NotSupported(&'static str),
+}
+
+/// A boot source that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum BootSourceError {
+    /// The kernel.
+    #[error("The kernel file cannot be opened")]
+    Kernel(#[source] io::Error),
+    /// The initial RAM disk.
+    #[error("The initrd file cannot be opened due to invalid path or invalid permissions.")]
+    Initrd(#[source] io::Error),
+    /// The command line.
+    #[error(transparent)]
+    CommandLine(#[from] CmdlineError),
+}
+
+/// A drive that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// There is one root at most.
+    #[error("A root block device already exists!")]
+    RootExists,
+    /// The device or its back end.
+    #[error(transparent)]
+    Create(#[from] DiskError),
+}
+
+/// A network interface that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// Two interfaces with one address.
+    #[error("Could not create the network device: The MAC address is already in use: {0}")]
+    MacInUse(MacAddress),
+    /// The device or its tap.
+    #[error(transparent)]
+    Create(#[from] NetError),
 }

@@ -4,16 +4,21 @@
 //! event loop, between two events, with the whole [`Vm`] to itself. [`Control`] carries it there and the
 //! answer back.
 
-mod commands;
+mod boot;
+mod devices;
 mod error;
+mod machine;
+mod state;
 
-use std::sync::mpsc;
+use std::io;
 
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+pub use boot::{InstanceStart, PutBootSource};
+pub use devices::{PutDrive, PutNetworkInterface};
+pub use error::{BootSourceError, CommandError, DriveError, NetworkError};
+pub use machine::{GetMachine, PatchMachine, PutMachine};
+pub use state::{GetLifecycle, GetVmConfig, Pause, Resume, SendCtrlAltDel, VmConfig};
 
-pub use commands::*;
-pub use error::CommandError;
-
+use crate::event_loop::{self, Message, Receiver, Sender};
 use crate::{Lifecycle, Vm};
 
 /// Something that can be asked of a microVM.
@@ -36,18 +41,16 @@ pub const AFTER_START: &[Lifecycle] = &[Lifecycle::Running, Lifecycle::Paused];
 /// Always.
 pub const ANY_STATE: &[Lifecycle] = &[Lifecycle::NotStarted, Lifecycle::Running, Lifecycle::Paused];
 
-type Job = Box<dyn FnOnce(&mut Vm) + Send>;
-
 /// The sending end: asks the microVM.
 pub struct Control {
-    jobs: mpsc::Sender<Job>,
-    wake: EventFd,
+    sender: Sender,
 }
 
 /// The receiving end, owned by the event loop.
 pub struct Mailbox {
-    jobs: mpsc::Receiver<Job>,
-    wake: EventFd,
+    pub(crate) receiver: Receiver,
+    /// For the threads that the machine will have.
+    pub(crate) sender: Sender,
 }
 
 impl Mailbox {
@@ -55,14 +58,12 @@ impl Mailbox {
     ///
     /// # Errors
     /// When the host gives no eventfd.
-    pub fn new() -> std::io::Result<(Control, Self)> {
-        let (sender, jobs) = mpsc::channel();
-        let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+    pub fn new() -> io::Result<(Control, Self)> {
+        let (sender, receiver) = event_loop::channel()?;
         let control = Control {
-            jobs: sender,
-            wake: wake.try_clone()?,
+            sender: sender.clone(),
         };
-        Ok((control, Self { jobs, wake }))
+        Ok((control, Self { receiver, sender }))
     }
 }
 
@@ -74,10 +75,7 @@ impl Control {
         command: C,
         reply: impl FnOnce(Result<C::Reply, CommandError>) + Send + 'static,
     ) {
-        let job: Job = Box::new(move |vm| reply(vm.execute(command)));
-        if self.jobs.send(job).is_ok() {
-            // The counter cannot overflow: the loop reads it before it serves the jobs.
-            let _ = self.wake.write(1);
-        }
+        let job = Box::new(move |vm: &mut Vm| reply(vm.execute(command)));
+        self.sender.send(Message::Job(job));
     }
 }

@@ -55,7 +55,7 @@ impl Host {
             match source.kind() {
                 io::ErrorKind::NotFound => KvmError::NoDevice(source),
                 io::ErrorKind::PermissionDenied => KvmError::NoPermission {
-                    uid: crate::process::effective_uid(),
+                    uid: rustix::process::geteuid().as_raw(),
                     source,
                 },
                 _ => KvmError::Open(source),

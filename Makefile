@@ -1,0 +1,45 @@
+# The only door. `make demo` shows a microVM at work, `make test` passes the tests; both set up what they need.
+
+TARGET  := x86_64-unknown-linux-gnu
+RELEASE := target/$(TARGET)/release
+CARGO   := cargo
+
+.PHONY: demo test check build guests unit-test vm-test bench openapi setup clean
+
+## Boots a test guest and a stock Linux through the socket API, and shows each step.
+demo: setup build guests
+	$(RELEASE)/lab demo
+
+## Every test: style, units, test kernels on this machine's /dev/kvm, stock Linux in the lab.
+test: setup check build guests unit-test vm-test
+
+## Formatting, lints, documentation.
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	cd tests/guest && $(CARGO) fmt --all --check && $(CARGO) clippy --release --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+
+## The programs.
+build:
+	$(CARGO) build --release --workspace --bins
+
+## The bare-metal test kernels.
+guests:
+	cd tests/guest && $(CARGO) build --release
+
+## Unit tests, and test kernels driven through the API.
+unit-test: build guests
+	$(CARGO) nextest run --workspace
+
+## Stock Linux guests in the lab.
+vm-test: build
+	$(RELEASE)/lab run
+
+## Installs what the other targets need and says so; nothing when it is there.
+setup:
+	@sh tests/setup.sh
+
+clean:
+	$(CARGO) clean
+	cd tests/guest && $(CARGO) clean

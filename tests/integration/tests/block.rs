@@ -1,0 +1,156 @@
+//! Disks hold what is written, and nothing else happens to them.
+
+use std::fs;
+use std::os::linux::fs::MetadataExt;
+
+use integration::{TestVm, fnv1a64, vm_test};
+use serde_json::json;
+
+const SECTOR: usize = 512;
+
+/// Bytes that differ from sector to sector.
+fn content(sectors: usize) -> Vec<u8> {
+    (0..sectors * SECTOR)
+        .map(|i| ((i / SECTOR * 31) ^ (i * 7)) as u8)
+        .collect()
+}
+
+/// The pattern that `blk_write` makes from its seed.
+fn pattern(seed: u64, sectors: usize) -> Vec<u8> {
+    (0..(sectors * SECTOR / 8) as u64)
+        .flat_map(|n| {
+            let x = seed.wrapping_add(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (x ^ (x >> 32)).to_le_bytes()
+        })
+        .collect()
+}
+
+#[vm_test(kernel = "blk_readback")]
+fn the_guest_reads_what_the_file_holds(vm: &mut TestVm) {
+    let bytes = content(4097);
+    vm.drive("disk", &bytes, &json!({}));
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(vm.value("capacity_sectors"), "4097");
+    assert_eq!(vm.value("disk_fnv1a64"), fnv1a64(&bytes));
+}
+
+#[vm_test(kernel = "blk_write")]
+fn the_file_holds_what_the_guest_wrote(vm: &mut TestVm) {
+    let path = vm.drive(
+        "disk",
+        &vec![0xee; 2051 * SECTOR],
+        &json!({ "cache_type": "Writeback" }),
+    );
+    vm.boot("boot_args", "seed=77");
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(vm.value("flushed"), "yes");
+    let written = fs::read(path).unwrap();
+    assert!(written == pattern(77, 2051), "the file differs");
+    assert_eq!(vm.value("disk_fnv1a64"), fnv1a64(&written));
+}
+
+#[vm_test(kernel = "blk_flush")]
+fn a_write_back_disk_offers_flush(vm: &mut TestVm) {
+    let path = vm.drive(
+        "disk",
+        &[0; 4 * SECTOR],
+        &json!({ "cache_type": "Writeback" }),
+    );
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(vm.value("flush_feature"), "yes");
+    assert_eq!(vm.value("flush_status"), "0");
+    assert_eq!(fs::read(path).unwrap()[..SECTOR], [0xf1; SECTOR]);
+}
+
+#[vm_test(kernel = "blk_flush")]
+fn a_disk_is_not_write_back_unless_it_is_asked_to(vm: &mut TestVm) {
+    vm.drive("disk", &[0; 4 * SECTOR], &json!({}));
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(vm.value("flush_feature"), "no");
+}
+
+#[vm_test(kernel = "blk_id")]
+fn the_id_names_the_file(vm: &mut TestVm) {
+    let path = vm.drive("disk", &[0; SECTOR], &json!({}));
+    vm.start();
+    vm.expect_pass();
+    let file = fs::metadata(path).unwrap();
+    let mut id = format!("{}{}{}", file.st_dev(), file.st_rdev(), file.st_ino());
+    id.truncate(20);
+    assert_eq!(vm.value("id"), id);
+}
+
+#[vm_test(kernel = "blk_read_only")]
+fn a_read_only_disk_refuses_writes(vm: &mut TestVm) {
+    let bytes = content(8);
+    let path = vm.drive("disk", &bytes, &json!({ "is_read_only": true }));
+    let mut permissions = fs::metadata(&path).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&path, permissions).unwrap();
+    vm.start();
+    vm.expect_pass();
+    assert!(fs::read(path).unwrap() == bytes, "the file changed");
+}
+
+#[vm_test(kernel = "blk_hostile")]
+fn chains_that_break_the_rules_are_answered(vm: &mut TestVm) {
+    let bytes = content(64);
+    let path = vm.drive("disk", &bytes, &json!({}));
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(fs::metadata(&path).unwrap().len(), bytes.len() as u64);
+}
+
+#[vm_test(kernel = "irq")]
+fn interrupts_arrive_awake_and_asleep(vm: &mut TestVm) {
+    vm.drive("disk", &content(8), &json!({}));
+    vm.start();
+    vm.expect_pass();
+}
+
+#[vm_test(kernel = "cmdline")]
+fn the_root_drive_is_named_on_the_command_line(vm: &mut TestVm) {
+    vm.drive("data", &[0; SECTOR], &json!({}));
+    vm.drive("root", &[0; SECTOR], &json!({ "is_root_device": true }));
+    vm.start();
+    vm.expect_pass();
+    let line = vm.value("cmdline");
+    assert!(line.contains(" root=/dev/vda rw "), "{line}");
+    assert!(
+        line.contains("virtio_mmio.device=4K@0xc0001000:5"),
+        "{line}"
+    );
+    assert!(
+        line.contains("virtio_mmio.device=4K@0xc0002000:6"),
+        "{line}"
+    );
+}
+
+#[vm_test(kernel = "blk_readback")]
+fn the_root_drive_is_the_first_disk(vm: &mut TestVm) {
+    vm.drive("data", &content(4), &json!({}));
+    let root = content(9);
+    vm.drive(
+        "root",
+        &root,
+        &json!({ "is_root_device": true, "is_read_only": true }),
+    );
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(vm.value("disk_fnv1a64"), fnv1a64(&root));
+}
+
+#[vm_test(kernel = "cmdline")]
+fn a_partition_is_named_by_its_uuid(vm: &mut TestVm) {
+    let options =
+        json!({ "is_root_device": true, "is_read_only": true, "partuuid": "0eaa91a0-01" });
+    vm.drive("root", &[0; SECTOR], &options);
+    vm.start();
+    vm.expect_pass();
+    let line = vm.value("cmdline");
+    assert!(line.contains(" root=PARTUUID=0eaa91a0-01 ro "), "{line}");
+}

@@ -1,0 +1,184 @@
+//! What a user can get wrong: one message says what and what to do, the process stays, a corrected request works.
+
+use std::fs;
+
+use integration::{Tap, TestVm, guest_kernel, vm_test};
+use serde_json::{Value, json};
+
+const START: &str = "/actions";
+
+fn instance_start() -> Value {
+    json!({ "action_type": "InstanceStart" })
+}
+
+/// Starts with a good kernel, to show that the process took no harm.
+fn a_corrected_request_works(vm: &mut TestVm) {
+    let boot_source = json!({ "kernel_image_path": guest_kernel("hello") });
+    vm.put("/boot-source", &boot_source);
+    vm.put(START, &instance_start());
+    vm.expect_pass();
+}
+
+#[vm_test(kernel = "hello")]
+fn a_start_without_a_kernel(vm: &mut TestVm) {
+    let why = vm.refused("PUT", START, Some(&instance_start()));
+    assert!(
+        why.contains("Cannot start microvm without kernel configuration."),
+        "{why}"
+    );
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
+fn a_missing_kernel(vm: &mut TestVm) {
+    let body = json!({ "kernel_image_path": vm.path("nothing") });
+    let why = vm.refused("PUT", "/boot-source", Some(&body));
+    assert!(
+        why.contains("The kernel file cannot be opened: No such file"),
+        "{why}"
+    );
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
+fn a_text_file_as_kernel(vm: &mut TestVm) {
+    let path = vm.path("notes.txt");
+    fs::write(&path, "this is no kernel\n".repeat(1000)).unwrap();
+    vm.put("/boot-source", &json!({ "kernel_image_path": path }));
+    let why = vm.refused("PUT", START, Some(&instance_start()));
+    assert!(why.contains("invalid kernel image"), "{why}");
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
+fn an_empty_file_and_a_directory_as_kernel(vm: &mut TestVm) {
+    let empty = vm.path("empty");
+    fs::write(&empty, "").unwrap();
+    for path in [empty, vm.path("")] {
+        vm.put("/boot-source", &json!({ "kernel_image_path": path }));
+        let why = vm.refused("PUT", START, Some(&instance_start()));
+        assert!(why.contains("invalid kernel image"), "{why}");
+    }
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
+fn an_image_that_is_not_whole_sectors(vm: &mut TestVm) {
+    let path = vm.path("disk");
+    fs::write(&path, [0; 1000]).unwrap();
+    let body = json!({ "drive_id": "disk", "path_on_host": path, "is_root_device": false });
+    let why = vm.refused("PUT", "/drives/disk", Some(&body));
+    assert!(why.contains("1000 bytes, not a multiple of 512"), "{why}");
+    assert!(why.contains("truncate"), "{why}");
+    fs::write(&path, [0; 1024]).unwrap();
+    vm.put("/drives/disk", &body);
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
+fn a_missing_image(vm: &mut TestVm) {
+    let body =
+        json!({ "drive_id": "disk", "path_on_host": vm.path("none"), "is_root_device": true });
+    let why = vm.refused("PUT", "/drives/disk", Some(&body));
+    assert!(why.contains("No such file or directory"), "{why}");
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
+fn a_second_root_drive(vm: &mut TestVm) {
+    vm.drive("one", &[0; 512], &json!({ "is_root_device": true }));
+    let path = vm.path("one");
+    let body = json!({ "drive_id": "two", "path_on_host": path, "is_root_device": true });
+    let why = vm.refused("PUT", "/drives/two", Some(&body));
+    assert!(why.contains("A root block device already exists!"), "{why}");
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
+fn a_tap_that_is_taken(vm: &mut TestVm) {
+    let tap = Tap::new();
+    let body = json!({ "iface_id": "eth0", "host_dev_name": tap.name() });
+    let mut owner = TestVm::new("owner");
+    owner.put("/network-interfaces/eth0", &body);
+    let why = vm.refused("PUT", "/network-interfaces/eth0", Some(&body));
+    assert!(why.contains("Could not create the network device"), "{why}");
+    assert!(why.contains("Resource busy"), "{why}");
+    drop(owner);
+    vm.put("/network-interfaces/eth0", &body);
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
+fn memory_that_does_not_fit(vm: &mut TestVm) {
+    for mem_size_mib in [1_u64 << 40, 1 << 34, u64::MAX] {
+        vm.put(
+            "/machine-config",
+            &json!({ "vcpu_count": 1, "mem_size_mib": mem_size_mib }),
+        );
+        vm.put(
+            "/boot-source",
+            &json!({ "kernel_image_path": guest_kernel("hello") }),
+        );
+        let why = vm.refused("PUT", START, Some(&instance_start()));
+        assert!(why.contains("Invalid Memory Configuration"), "{why}");
+        assert!(why.contains("ask for less"), "{why}");
+    }
+    vm.machine(1, 128);
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
+fn memory_too_small_for_the_kernel(vm: &mut TestVm) {
+    vm.machine(1, 1);
+    vm.put(
+        "/boot-source",
+        &json!({ "kernel_image_path": guest_kernel("hello") }),
+    );
+    let why = vm.refused("PUT", START, Some(&instance_start()));
+    assert!(why.contains("Start microvm error"), "{why}");
+    vm.machine(1, 128);
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
+fn more_devices_than_interrupts(vm: &mut TestVm) {
+    for index in 0..20 {
+        vm.drive(&format!("disk{index}"), &[0; 512], &json!({}));
+    }
+    vm.put(
+        "/boot-source",
+        &json!({ "kernel_image_path": guest_kernel("hello") }),
+    );
+    let why = vm.refused("PUT", START, Some(&instance_start()));
+    assert!(why.contains("Could not allocate GSI"), "{why}");
+}
+
+#[vm_test(kernel = "halt")]
+fn what_is_too_late_after_the_start(vm: &mut TestVm) {
+    vm.start();
+    vm.wait_for("sleeping");
+    let late = "not supported after starting the microVM";
+    let drive = json!({ "drive_id": "d", "path_on_host": "/dev/null", "is_root_device": false });
+    for (path, body) in [
+        (START, instance_start()),
+        ("/boot-source", json!({ "kernel_image_path": "/x" })),
+        (
+            "/machine-config",
+            json!({ "vcpu_count": 1, "mem_size_mib": 1 }),
+        ),
+        ("/drives/d", drive),
+    ] {
+        let why = vm.refused("PUT", path, Some(&body));
+        assert!(why.contains(late), "{path}: {why}");
+    }
+}
+
+#[vm_test(kernel = "hello")]
+fn what_is_too_early_before_the_start(vm: &mut TestVm) {
+    let early = "not supported before starting the microVM";
+    let why = vm.refused("PATCH", "/vm", Some(&json!({ "state": "Paused" })));
+    assert!(why.contains(early), "{why}");
+    let keys = json!({ "action_type": "SendCtrlAltDel" });
+    let why = vm.refused("PUT", START, Some(&keys));
+    assert!(why.contains(early), "{why}");
+}

@@ -1,0 +1,80 @@
+//! Frames go both ways through a tap.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use integration::{Tap, TestVm, vm_test};
+use serde_json::json;
+
+/// Boots the echo kernel behind a tap of its own; gives a socket that talks to it.
+fn echo(vm: &mut TestVm, interface: serde_json::Value) -> (Tap, UdpSocket) {
+    let tap = Tap::new();
+    let mut body = json!({ "iface_id": "eth0", "host_dev_name": tap.name() });
+    for (key, value) in interface.as_object().into_iter().flatten() {
+        body[key] = value.clone();
+    }
+    vm.put("/network-interfaces/eth0", &body);
+    tap.up();
+    vm.boot("boot_args", format!("ip={}", tap.guest_ip()));
+    vm.start();
+    vm.wait_for("ready");
+    let socket = UdpSocket::bind((tap.host_ip(), 0)).unwrap();
+    socket.connect((tap.guest_ip(), 7)).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    (tap, socket)
+}
+
+#[vm_test(kernel = "net_echo")]
+fn datagrams_of_every_size_come_back(vm: &mut TestVm) {
+    let (tap, socket) = echo(vm, json!({ "guest_mac": "06:00:ac:10:00:02" }));
+    assert_eq!(vm.value("mac"), "06:00:ac:10:00:02");
+    let mut bytes = 0;
+    for len in [1, 2, 17, 64, 511, 512, 1000, 1400, 1472] {
+        let sent: Vec<u8> = (0..len).map(|i| (i * 13 + len) as u8).collect();
+        let mut received = [0; 2048];
+        socket.send(&sent).unwrap();
+        let count = socket.recv(&mut received).unwrap();
+        assert_eq!(received[..count], sent);
+        bytes += len;
+    }
+    socket.send(b"quit").unwrap();
+    vm.expect_pass();
+    assert_eq!(vm.value("udp_bytes"), (bytes + "quit".len()).to_string());
+    assert!(!tap.exists(), "the tap is left behind");
+}
+
+#[vm_test(kernel = "net_echo")]
+fn a_burst_of_datagrams_comes_back(vm: &mut TestVm) {
+    let (_tap, socket) = echo(vm, json!({ "guest_mac": "06:00:ac:10:00:03" }));
+    const BURST: u32 = 64;
+    for round in 0..20_u32 {
+        for index in 0..BURST {
+            socket.send(&(round * BURST + index).to_le_bytes()).unwrap();
+        }
+        for index in 0..BURST {
+            let mut received = [0; 4];
+            assert_eq!(socket.recv(&mut received).unwrap(), 4);
+            assert_eq!(u32::from_le_bytes(received), round * BURST + index);
+        }
+    }
+    socket.send(b"quit").unwrap();
+    vm.expect_pass();
+}
+
+#[vm_test(kernel = "hello")]
+fn two_interfaces_may_not_share_an_address(vm: &mut TestVm) {
+    let taps = [Tap::new(), Tap::new()];
+    let mac = "06:00:00:00:00:01";
+    let body = |id: &str, tap: &Tap| json!({ "iface_id": id, "host_dev_name": tap.name(), "guest_mac": mac });
+    vm.put("/network-interfaces/one", &body("one", &taps[0]));
+    let two = body("two", &taps[1]);
+    let why = vm.refused("PUT", "/network-interfaces/two", Some(&two));
+    assert!(
+        why.contains("The MAC address is already in use: 06:00:00:00:00:01"),
+        "{why}"
+    );
+    // The same interface may be put again: its tap is closed first.
+    vm.put("/network-interfaces/one", &body("one", &taps[0]));
+}

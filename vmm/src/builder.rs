@@ -1,0 +1,228 @@
+//! From a configuration to a machine, in the order that starts fastest: memory slots before interrupt
+//! controllers, vCPU threads before the kernel is read.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use devices::GuestMemory;
+use vm_config::{BootSource, Machine};
+use vm_memory::{GuestAddress, GuestMemoryError};
+
+use crate::arch::x86_64::acpi;
+use crate::arch::x86_64::cpuid::{self, CpuidError, VcpuTopology};
+use crate::arch::x86_64::lapic::set_lint;
+use crate::arch::x86_64::layout::{MMIO_DEVICE_SIZE, memory_map, ram_regions};
+use crate::arch::x86_64::mptable::write_mp_table;
+use crate::arch::x86_64::msr::boot_msrs;
+use crate::arch::x86_64::regs::{BootMode, boot_fpu, boot_regs, set_boot_sregs, write_boot_tables};
+use crate::arch::x86_64::system_area::{SystemArea, SystemAreaError};
+use crate::attach::{AttachError, Attached, attach_devices};
+use crate::boot::cmdline::{self, CmdlineError, CommandLine};
+use crate::boot::initrd::{InitrdError, load_initrd};
+use crate::boot::kernel::{KernelError, LoadedKernel, load_kernel};
+use crate::boot::linux::write_zero_page;
+use crate::boot::pvh::write_start_info;
+use crate::boot::{BootInfo, Initrd};
+use crate::configuration::Configuration;
+use crate::event_loop::Sender;
+use crate::kvm::{BootState, EntryState, Host, KvmError, KvmVm};
+use crate::machine::RunningMachine;
+use crate::memory::{self, MemoryError};
+use crate::vcpu;
+
+/// Why a machine does not start. The configuration is as before; a corrected one can be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is nothing to boot.
+    #[error("Cannot start microvm without kernel configuration.")]
+    NoKernel,
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// KVM.
+    #[error("Kvm error")]
+    Kvm(#[from] KvmError),
+    /// A file that could be opened when it was named, and cannot now.
+    #[error("System configuration error: cannot open {path:?}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// What the guest is told of its processors.
+    #[error("System configuration error: Failed to create guest config")]
+    Cpuid(#[from] CpuidError),
+    /// The kernel.
+    #[error("System configuration error")]
+    Kernel(#[from] KernelError),
+    /// The initial RAM disk.
+    #[error("System configuration error")]
+    Initrd(#[from] InitrdError),
+    /// The command line with what devices add to it.
+    #[error("System configuration error")]
+    CommandLine(#[from] CmdlineError),
+    /// A device.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The tables that describe the machine.
+    #[error("System configuration error")]
+    Platform(#[from] SystemAreaError),
+    /// The tables a kernel boots with.
+    #[error(
+        "System configuration error: the boot tables do not fit the guest's memory; give it at least 1 MiB"
+    )]
+    Tables(#[from] GuestMemoryError),
+    /// A vCPU's thread ended before it ran.
+    #[error("a vCPU thread ended before it ran; report this with the log")]
+    VcpuGone,
+    /// Threads.
+    #[error("cannot start a vCPU thread; raise the limit on processes (`ulimit -u`, pids cgroup)")]
+    Thread(#[source] io::Error),
+}
+
+/// Builds the machine that `config` describes; it does not run yet.
+pub(crate) fn build(
+    config: &mut Configuration,
+    sender: &Sender,
+) -> Result<RunningMachine, StartError> {
+    let source = config.boot_source.clone().ok_or(StartError::NoKernel)?;
+    let machine = config.machine.clone();
+    let regions = ram_regions(machine.mem_size_mib);
+    let memory = Arc::new(memory::allocate(&regions, machine.huge_pages)?);
+    let host = Host::open()?;
+    let vm = host.create_vm(Arc::clone(&memory), machine.track_dirty_pages)?;
+    let vcpus = spawn_vcpus(&vm, machine.vcpu_count, sender)?;
+
+    let (kernel, initrd) = load_files(&memory, &source)?;
+    let mut line = CommandLine::new(source.boot_args.as_deref());
+    let attached = attach_devices(config, &vm, sender, &mut line)?;
+    let info = BootInfo {
+        cmdline: cmdline::write(&memory, &line.finish()?)?,
+        initrd,
+        rsdp: describe_platform(&memory, &machine, &attached)?,
+        memory_map: &memory_map(&regions),
+    };
+    tell_kernel(&memory, &kernel, &info)?;
+    set_boot_states(&host, &vcpus, &machine, &kernel)?;
+    Ok(RunningMachine::new(vm, vcpus, attached))
+}
+
+/// Writes the MP table and the ACPI tables; gives the address of the ACPI root pointer.
+fn describe_platform(
+    memory: &GuestMemory,
+    machine: &Machine,
+    attached: &Attached,
+) -> Result<GuestAddress, StartError> {
+    let mmio_devices: Vec<_> = attached
+        .places
+        .iter()
+        .map(|place| acpi::MmioDevice {
+            start: place.address,
+            len: MMIO_DEVICE_SIZE,
+            gsi: place.gsi,
+        })
+        .collect();
+    let mut area = SystemArea::default();
+    write_mp_table(memory, &mut area, machine.vcpu_count)?;
+    let rsdp = acpi::write_tables(
+        memory,
+        &mut area,
+        &acpi::Machine {
+            vcpu_count: machine.vcpu_count,
+            mmio_devices: &mmio_devices,
+            has_pci: false,
+        },
+    )?;
+    Ok(rsdp)
+}
+
+fn spawn_vcpus(vm: &KvmVm, count: u8, sender: &Sender) -> Result<Vec<vcpu::Handle>, StartError> {
+    vcpu::install_kick_signal().map_err(StartError::Thread)?;
+    (0..count)
+        .map(|index| {
+            let vcpu = vm.create_vcpu(index)?;
+            vcpu::Handle::spawn(vcpu, index, sender.clone()).map_err(StartError::Thread)
+        })
+        .collect()
+}
+
+fn load_files(
+    memory: &GuestMemory,
+    source: &BootSource,
+) -> Result<(LoadedKernel, Option<Initrd>), StartError> {
+    let kernel = load_kernel(memory, &mut open(&source.kernel_image_path)?)?;
+    let initrd = match &source.initrd_path {
+        Some(path) => Some(load_initrd(memory, &mut open(path)?, &kernel)?),
+        None => None,
+    };
+    Ok((kernel, initrd))
+}
+
+fn open(path: &Path) -> Result<File, StartError> {
+    File::open(path).map_err(|source| StartError::Open {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes what the kernel's boot protocol has it find.
+fn tell_kernel(
+    memory: &GuestMemory,
+    kernel: &LoadedKernel,
+    info: &BootInfo<'_>,
+) -> Result<(), StartError> {
+    match kernel.mode {
+        BootMode::Pvh => write_start_info(memory, info)?,
+        BootMode::Linux64 => write_zero_page(memory, info, kernel.setup_header)?,
+    }
+    write_boot_tables(memory, kernel.mode)?;
+    Ok(())
+}
+
+/// Sets the vCPUs' state, on their own threads and so side by side.
+fn set_boot_states(
+    host: &Host,
+    vcpus: &[vcpu::Handle],
+    machine: &Machine,
+    kernel: &LoadedKernel,
+) -> Result<(), StartError> {
+    let supported = host.supported_cpuid()?;
+    let host_brand = cpuid::host_brand();
+    let mut answers = Vec::with_capacity(vcpus.len());
+    for (index, vcpu) in (0..).zip(vcpus) {
+        let mut cpuid = supported.clone();
+        let about = cpuid::Vcpu {
+            topology: VcpuTopology {
+                index,
+                count: machine.vcpu_count,
+                smt: machine.smt,
+            },
+            has_tsc_deadline: host.has_tsc_deadline(),
+            host_brand: &host_brand,
+        };
+        cpuid::normalise(&mut cpuid, &about)?;
+        answers.push(vcpu.boot(BootState {
+            cpuid,
+            msrs: boot_msrs(),
+            lapic: set_lint,
+            entry: (index == 0).then(|| entry_state(kernel)),
+        }));
+    }
+    for answer in answers {
+        answer.recv().map_err(|_| StartError::VcpuGone)??;
+    }
+    Ok(())
+}
+
+/// How the boot processor enters `kernel`; the others wait for a start-up interrupt.
+fn entry_state(kernel: &LoadedKernel) -> EntryState {
+    let mode = kernel.mode;
+    EntryState {
+        regs: boot_regs(mode, kernel.entry),
+        sregs: Box::new(move |sregs| set_boot_sregs(mode, sregs)),
+        fpu: boot_fpu(),
+    }
+}

@@ -1,0 +1,58 @@
+//! What was configured so far, and what was opened for it.
+
+use devices::virtio::block::Block;
+use devices::virtio::net::Net;
+use vm_config::{BootSource, Drive, Machine, NetworkInterface};
+
+use crate::control::VmConfig;
+
+/// What was configured so far. Files and taps are opened when they are named, so that the one who names them
+/// hears what is wrong.
+#[derive(Default)]
+pub(crate) struct Configuration {
+    pub(crate) machine: Machine,
+    pub(crate) boot_source: Option<BootSource>,
+    /// Root first.
+    pub(crate) drives: Vec<Attachment<Drive, Block>>,
+    pub(crate) network_interfaces: Vec<Attachment<NetworkInterface, Net>>,
+}
+
+/// A device as the user stated it, and as it was opened.
+pub(crate) struct Attachment<C, D> {
+    pub(crate) config: C,
+    /// Gone once the machine took it.
+    device: Option<D>,
+}
+
+impl<C, D> Attachment<C, D> {
+    pub(crate) fn new(config: C, device: D) -> Self {
+        Self {
+            config,
+            device: Some(device),
+        }
+    }
+
+    /// Takes the device for a machine; opens it again when an earlier start took it and failed.
+    pub(crate) fn take<E>(&mut self, open: impl FnOnce(&C) -> Result<D, E>) -> Result<D, E> {
+        match self.device.take() {
+            Some(device) => Ok(device),
+            None => open(&self.config),
+        }
+    }
+}
+
+impl Configuration {
+    /// All of it in the user's words.
+    pub(crate) fn to_stated(&self) -> VmConfig {
+        VmConfig {
+            machine: self.machine.clone(),
+            boot_source: self.boot_source.clone(),
+            drives: self.drives.iter().map(|d| d.config.clone()).collect(),
+            network_interfaces: self
+                .network_interfaces
+                .iter()
+                .map(|n| n.config.clone())
+                .collect(),
+        }
+    }
+}

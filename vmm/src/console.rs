@@ -1,0 +1,31 @@
+//! The guest's serial console on this process's standard input and output.
+
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+
+use crate::process;
+
+/// Standard output, for the guest to write on.
+///
+/// # Errors
+/// When it is closed.
+pub(crate) fn output() -> io::Result<OwnedFd> {
+    io::stdout().as_fd().try_clone_to_owned()
+}
+
+/// Standard input, for the guest to read, if it is a terminal or a pipe; the terminal is made raw. Whoever ends
+/// the process restores it.
+pub(crate) fn input() -> Option<OwnedFd> {
+    let input = io::stdin().as_fd().try_clone_to_owned().ok()?;
+    if io::stdin().is_terminal() {
+        if let Err(error) = process::make_raw() {
+            tracing::warn!("the terminal stays as it is, keys arrive by the line: {error}");
+        }
+        return Some(input);
+    }
+    let file = File::from(input);
+    let is_pipe = file.metadata().ok()?.file_type().is_fifo();
+    is_pipe.then(|| file.into())
+}

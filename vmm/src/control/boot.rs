@@ -1,0 +1,46 @@
+//! `/boot-source`, and the start.
+
+use std::fs::File;
+
+use vm_config::BootSource;
+
+use super::{BEFORE_START, BootSourceError, Command, CommandError};
+use crate::boot::cmdline::CommandLine;
+use crate::{Lifecycle, Vm, builder};
+
+/// `PUT /boot-source`.
+pub struct PutBootSource(pub BootSource);
+/// `PUT /actions` `InstanceStart`.
+pub struct InstanceStart;
+
+impl Command for PutBootSource {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+
+    /// Opens the files, to say early what is missing; they are read at the start.
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let source = self.0;
+        File::open(&source.kernel_image_path).map_err(BootSourceError::Kernel)?;
+        if let Some(initrd) = &source.initrd_path {
+            File::open(initrd).map_err(BootSourceError::Initrd)?;
+        }
+        CommandLine::new(source.boot_args.as_deref())
+            .finish()
+            .map_err(BootSourceError::CommandLine)?;
+        vm.config.boot_source = Some(source);
+        Ok(())
+    }
+}
+
+impl Command for InstanceStart {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let mut machine = builder::build(&mut vm.config, &vm.sender)?;
+        machine.start(&mut vm.event_loop);
+        vm.machine = Some(machine);
+        vm.lifecycle = Lifecycle::Running;
+        Ok(())
+    }
+}

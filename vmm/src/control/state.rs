@@ -1,0 +1,86 @@
+//! The life of the machine: what it is doing, pause, resume, Ctrl-Alt-Del.
+
+use vm_config::{BootSource, Drive, Machine, NetworkInterface};
+
+use super::{AFTER_START, ANY_STATE, Command, CommandError};
+use crate::{Lifecycle, Vm};
+
+/// `GET /`: in which state the microVM is.
+pub struct GetLifecycle;
+/// `GET /vm/config`.
+pub struct GetVmConfig;
+/// `PATCH /vm` `Paused`.
+pub struct Pause;
+/// `PATCH /vm` `Resumed`.
+pub struct Resume;
+/// `PUT /actions` `SendCtrlAltDel`.
+pub struct SendCtrlAltDel;
+
+/// All that was configured.
+#[derive(Clone, Debug)]
+pub struct VmConfig {
+    /// The machine.
+    pub machine: Machine,
+    /// What it boots.
+    pub boot_source: Option<BootSource>,
+    /// Drives, root first.
+    pub drives: Vec<Drive>,
+    /// Network interfaces.
+    pub network_interfaces: Vec<NetworkInterface>,
+}
+
+impl Command for GetLifecycle {
+    type Reply = Lifecycle;
+    const ALLOWED: &'static [Lifecycle] = ANY_STATE;
+
+    fn run(self, vm: &mut Vm) -> Result<Lifecycle, CommandError> {
+        Ok(vm.lifecycle)
+    }
+}
+
+impl Command for GetVmConfig {
+    type Reply = VmConfig;
+    const ALLOWED: &'static [Lifecycle] = ANY_STATE;
+
+    fn run(self, vm: &mut Vm) -> Result<VmConfig, CommandError> {
+        Ok(vm.config.to_stated())
+    }
+}
+
+impl Command for Pause {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = AFTER_START;
+
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        if let (Lifecycle::Running, Some(machine)) = (vm.lifecycle, &mut vm.machine) {
+            machine.pause(&mut vm.event_loop);
+            vm.lifecycle = Lifecycle::Paused;
+        }
+        Ok(())
+    }
+}
+
+impl Command for Resume {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = AFTER_START;
+
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        if let (Lifecycle::Paused, Some(machine)) = (vm.lifecycle, &mut vm.machine) {
+            machine.resume(&mut vm.event_loop);
+            vm.lifecycle = Lifecycle::Running;
+        }
+        Ok(())
+    }
+}
+
+impl Command for SendCtrlAltDel {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = AFTER_START;
+
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        match &vm.machine {
+            Some(machine) => machine.press_ctrl_alt_del(),
+            None => Err(CommandError::BeforeStart),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The event loop: every worker by default, and the messages that reach the machine from other threads.
+//!
+//! ```text
+//!  api thread  --Job-------------+
+//!  vCPU thread --StartWorker-----+--> channel + eventfd --> EventLoop::next, between two events
+//!              --StopWorker------+
+//!              --Parked, Ended---+
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, mpsc};
+
+use devices::virtio::queue::Queue;
+use devices::virtio::{Token, Worker, WorkerId, WorkerLoop};
+use event_manager::{
+    EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
+};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::{ExitReason, Vm};
+
+/// What the API asks, ready to run.
+pub(crate) type Job = Box<dyn FnOnce(&mut Vm) + Send>;
+
+/// What other threads tell the event loop.
+pub(crate) enum Message {
+    /// A request with its way back.
+    Job(Job),
+    /// A driver started a device.
+    StartWorker(WorkerId, Box<dyn Worker>),
+    /// A driver resets a device and waits for its queues.
+    StopWorker(WorkerId, mpsc::SyncSender<Vec<Queue>>),
+    /// A vCPU stands still, as asked.
+    Parked,
+    /// The machine is over.
+    Ended(ExitReason),
+}
+
+/// The sending end, shared by all threads that talk to the loop.
+#[derive(Clone)]
+pub(crate) struct Sender {
+    messages: mpsc::Sender<Message>,
+    wake: Arc<EventFd>,
+}
+
+/// The receiving end before the loop exists.
+pub(crate) struct Receiver {
+    messages: mpsc::Receiver<Message>,
+    wake: Arc<EventFd>,
+}
+
+pub(crate) fn channel() -> io::Result<(Sender, Receiver)> {
+    let (sender, receiver) = mpsc::channel();
+    let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+    let sender = Sender {
+        messages: sender,
+        wake: Arc::clone(&wake),
+    };
+    let receiver = Receiver {
+        messages: receiver,
+        wake,
+    };
+    Ok((sender, receiver))
+}
+
+impl Sender {
+    /// Sends a message; nobody hears it once the loop is gone.
+    pub(crate) fn send(&self, message: Message) {
+        if self.messages.send(message).is_ok() {
+            // Fails only when the counter is full, and then the loop is already awake.
+            let _ = self.wake.write(1);
+        }
+    }
+}
+
+impl WorkerLoop for Sender {
+    fn start(&self, id: WorkerId, worker: Box<dyn Worker>) {
+        self.send(Message::StartWorker(id, worker));
+    }
+
+    fn stop(&self, id: WorkerId) -> Vec<Queue> {
+        let (reply, queues) = mpsc::sync_channel(1);
+        self.send(Message::StopWorker(id, reply));
+        // The other end is dropped unused when the process is about to end.
+        queues.recv().unwrap_or_default()
+    }
+}
+
+/// The loop itself, on its own thread.
+pub(crate) struct EventLoop {
+    events: EventManager<Subscriber>,
+    running: BTreeMap<WorkerId, SubscriberId>,
+    messages: mpsc::Receiver<Message>,
+    /// Messages that arrived while the loop waited for a particular one.
+    postponed: VecDeque<Message>,
+}
+
+impl EventLoop {
+    pub(crate) fn new(receiver: Receiver) -> Result<Self, event_manager::Error> {
+        let mut events = EventManager::new_with_capacity(64)?;
+        events.add_subscriber(Subscriber::Wake(receiver.wake));
+        Ok(Self {
+            events,
+            running: BTreeMap::new(),
+            messages: receiver.messages,
+            postponed: VecDeque::new(),
+        })
+    }
+
+    /// The next message that is not about workers; serves workers until it comes.
+    pub(crate) fn next(&mut self) -> Result<Message, event_manager::Error> {
+        loop {
+            if let Some(message) = self.postponed.pop_front() {
+                return Ok(message);
+            }
+            while let Ok(message) = self.messages.try_recv() {
+                if let Some(message) = self.serve(message) {
+                    return Ok(message);
+                }
+            }
+            match self.events.run() {
+                Ok(_) => {}
+                Err(event_manager::Error::Epoll(errno)) if errno.errno() == libc::EINTR => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits for vCPUs to say that they stand still: `count` of them, or the end of the machine. Devices are
+    /// still reset if one asks, or that vCPU would never come to rest; all else waits its turn.
+    pub(crate) fn wait_until_parked(&mut self, count: usize) {
+        let mut parked = 0;
+        while parked < count {
+            let Ok(message) = self.messages.recv() else {
+                return;
+            };
+            match self.serve(message) {
+                Some(Message::Parked) => parked += 1,
+                Some(Message::Ended(reason)) => {
+                    // That vCPU stands still too.
+                    parked += 1;
+                    self.postponed.push_back(Message::Ended(reason));
+                }
+                Some(other) => self.postponed.push_back(other),
+                None => {}
+            }
+        }
+    }
+
+    /// Deals with a message about workers; gives back any other.
+    fn serve(&mut self, message: Message) -> Option<Message> {
+        match message {
+            Message::StartWorker(id, worker) => self.start(id, worker),
+            Message::StopWorker(id, reply) => {
+                // The vCPU that asked is gone when the process is about to end.
+                let _ = reply.send(self.stop(id));
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Puts a worker on the loop and lets it look at all of its sources once.
+    pub(crate) fn start(&mut self, id: WorkerId, worker: Box<dyn Worker>) {
+        drop(self.stop(id));
+        let mut host = WorkerHost {
+            worker,
+            is_broken: false,
+        };
+        for source in host.worker.sources() {
+            host.on_event(source.token);
+        }
+        let subscriber = self.events.add_subscriber(Subscriber::Worker(host));
+        self.running.insert(id, subscriber);
+    }
+
+    /// Takes a worker off the loop; its queues, or none if it does not run.
+    pub(crate) fn stop(&mut self, id: WorkerId) -> Vec<Queue> {
+        let Some(subscriber) = self.running.remove(&id) else {
+            return Vec::new();
+        };
+        match self.events.remove_subscriber(subscriber) {
+            Ok(Subscriber::Worker(host)) => host.worker.stop(),
+            Ok(Subscriber::Wake(_)) | Err(_) => Vec::new(),
+        }
+    }
+}
+
+enum Subscriber {
+    /// Somebody sent a message.
+    Wake(Arc<EventFd>),
+    Worker(WorkerHost),
+}
+
+/// A worker on the loop. One that failed keeps its queues but hears no more events.
+struct WorkerHost {
+    worker: Box<dyn Worker>,
+    is_broken: bool,
+}
+
+impl WorkerHost {
+    fn on_event(&mut self, token: Token) {
+        if !self.is_broken && self.worker.on_event(token).is_err() {
+            self.is_broken = true;
+        }
+    }
+}
+
+impl MutEventSubscriber for Subscriber {
+    fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
+        match self {
+            // Reading resets the counter; the messages are served after the events.
+            Self::Wake(wake) => drop(wake.read()),
+            Self::Worker(host) => host.on_event(Token(events.data())),
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let result = match self {
+            Self::Wake(wake) => ops.add(Events::new_raw(wake.as_raw_fd(), EventSet::IN)),
+            Self::Worker(host) => host.worker.sources().into_iter().try_for_each(|source| {
+                let set = source.events | EventSet::EDGE_TRIGGERED;
+                ops.add(Events::with_data_raw(source.fd, source.token.0, set))
+            }),
+        };
+        if let Err(error) = result {
+            // Out of watches (epoll(7), max_user_watches): the device stays silent, the machine goes on.
+            tracing::error!(
+                "cannot watch a device's events: {error}; raise fs.epoll.max_user_watches"
+            );
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! vCPU threads: parked until told to run, kicked to stand still again.
+//!
+//! ```text
+//!            Boot, Run                    kick
+//!  parked ---------------> in the guest ---------> parked (tells the event loop)
+//!     ^  waits on its channel    |
+//!     +--------------------------+  the machine is over (tells the event loop)
+//! ```
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{Builder, JoinHandle};
+
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+use crate::bus::Bus;
+use crate::event_loop::{Message, Sender};
+use crate::kvm::{BootState, Kick, KvmError, Turn, Vcpu};
+
+/// Stack of a vCPU thread: it handles one exit at a time, without recursion.
+const STACK_BYTES: usize = 128 << 10;
+
+/// What the bus of ports and the bus of addresses lead to.
+#[derive(Clone)]
+pub(crate) struct Buses {
+    pub(crate) ports: Arc<Bus>,
+    pub(crate) mmio: Arc<Bus>,
+}
+
+enum Request {
+    Boot(Box<BootState>, mpsc::SyncSender<Result<(), KvmError>>),
+    Run(Buses),
+}
+
+/// The owner's end of a vCPU thread.
+pub(crate) struct Handle {
+    requests: mpsc::Sender<Request>,
+    /// Set before a kick, cleared by the vCPU when it parks.
+    must_park: Arc<AtomicBool>,
+    // The thread owns the `Vcpu` and ends only after `requests` is dropped, so this stays valid.
+    kick: Kick,
+    thread: JoinHandle<()>,
+}
+
+/// Installs the handler that makes a signal interrupt `KVM_RUN`. Once per process, before the first vCPU runs.
+///
+/// # Errors
+/// When the kernel refuses the handler.
+pub(crate) fn install_kick_signal() -> io::Result<()> {
+    extern "C" fn nothing(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    register_signal_handler(SIGRTMIN(), nothing).map_err(io::Error::from)
+}
+
+impl Handle {
+    /// Starts the thread of `vcpu`, parked.
+    ///
+    /// # Errors
+    /// When the host gives no thread.
+    pub(crate) fn spawn(mut vcpu: Vcpu, index: u8, event_loop: Sender) -> io::Result<Self> {
+        let (requests, inbox) = mpsc::channel();
+        let must_park = Arc::new(AtomicBool::new(false));
+        let kick = vcpu.kick();
+        let thread = Thread {
+            vcpu,
+            inbox,
+            must_park: Arc::clone(&must_park),
+            event_loop,
+        };
+        let thread = Builder::new()
+            .name(format!("vcpu/{index}"))
+            .stack_size(STACK_BYTES)
+            .spawn(move || thread.serve())?;
+        Ok(Self {
+            requests,
+            must_park,
+            kick,
+            thread,
+        })
+    }
+
+    /// Sets the state the vCPU boots with; the answer comes through the channel.
+    pub(crate) fn boot(&self, state: BootState) -> mpsc::Receiver<Result<(), KvmError>> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.request(Request::Boot(Box::new(state), reply));
+        answer
+    }
+
+    /// Lets the parked vCPU run.
+    pub(crate) fn run(&self, buses: Buses) {
+        self.request(Request::Run(buses));
+    }
+
+    /// Makes the vCPU park; it says so with [`Message::Parked`].
+    pub(crate) fn park(&self) {
+        self.must_park.store(true, Ordering::Release);
+        self.kick.request_exit();
+        // Fails only when the thread is gone, and then nothing runs.
+        let _ = self.thread.kill(SIGRTMIN());
+    }
+
+    fn request(&self, request: Request) {
+        // The thread lives as long as this handle, unless the process is about to end.
+        let _ = self.requests.send(request);
+    }
+}
+
+/// The thread's end.
+struct Thread {
+    vcpu: Vcpu,
+    inbox: mpsc::Receiver<Request>,
+    must_park: Arc<AtomicBool>,
+    event_loop: Sender,
+}
+
+impl Thread {
+    fn serve(mut self) {
+        while let Ok(request) = self.inbox.recv() {
+            match request {
+                Request::Boot(state, reply) => {
+                    // Nobody waits when the start was given up.
+                    let _ = reply.send(self.vcpu.set_boot_state(*state));
+                }
+                Request::Run(buses) => {
+                    let message = self.run(&buses);
+                    self.event_loop.send(message);
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, buses: &Buses) -> Message {
+        loop {
+            if self.must_park.swap(false, Ordering::AcqRel) {
+                self.vcpu.finish_access();
+                return Message::Parked;
+            }
+            match self.vcpu.run(&*buses.ports, &*buses.mmio) {
+                Turn::Handled | Turn::Interrupted => {}
+                Turn::Ended(reason) => return Message::Ended(reason),
+            }
+        }
+    }
+}
