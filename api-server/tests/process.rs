@@ -1,0 +1,336 @@
+//! The process from outside: its exit codes, its log, its socket, signals.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use api_client::Client;
+use serde_json::json;
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cloister-vmm"));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program().args(arguments).output().unwrap()
+}
+
+/// The process with an API socket, in a folder of its own. Killed when dropped.
+struct Running {
+    child: Child,
+    folder: TempDir,
+    client: Client,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let socket = folder.path().join("api.sock");
+        let log = fs::File::create(folder.path().join("stdout")).unwrap();
+        let child = program()
+            .arg("--api-sock")
+            .arg(&socket)
+            .args(arguments)
+            .stdout(log)
+            .spawn()
+            .unwrap();
+        let mut client = Client::connect_within(&socket, SOON).unwrap();
+        client.set_timeout(Some(SOON)).unwrap();
+        Self {
+            child,
+            folder,
+            client,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("stdout")).unwrap()
+    }
+
+    fn signal(&mut self, name: &str) -> std::process::ExitStatus {
+        // An answer shows that the handlers are in place.
+        self.client.get("/", None).unwrap();
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn wrong_arguments_end_with_their_code_and_last_line() {
+    for (arguments, code) in [
+        (&["--nonsense"][..], 153),
+        (&["--id", "a_b"], 153),
+        (&["--no-api"], 153),
+        (&["--metadata", "x"], 153),
+        (&["--level", "loud"], 152),
+        (&["--no-api", "--config-file", "/nonexistent"], 1),
+        (&["--no-api", "--config-file", "/dev/null"], 1),
+        (&["--log-path", "/nonexistent/log"], 1),
+        (&["--api-sock", "/nonexistent/socket"], 1),
+        (&["--api-sock", "/dev/null"], 1),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        let last =
+            format!("[anonymous-instance:main] Firecracker exiting with error. exit_code={code}\n");
+        assert!(
+            text(&output.stdout).ends_with(&last),
+            "{arguments:?}: {}",
+            text(&output.stdout)
+        );
+        assert!(text(&output.stderr).starts_with("Error: "), "{arguments:?}");
+    }
+}
+
+#[test]
+fn argument_mistakes_are_one_log_line() {
+    let output = run(&["--id=x"]);
+    assert!(text(&output.stdout).contains(
+        "Arguments parsing error: Found argument 'id=x' which wasn't expected, or isn't valid in this \
+         context. \\n\\nFor more information try --help.\n"
+    ));
+}
+
+#[test]
+fn version_and_help_are_printed_and_nothing_else() {
+    let version = run(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert!(text(&version.stdout).starts_with("Firecracker v1.17.0-dev\nCloister v"));
+    let help = run(&["--help", "--nonsense"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("\noptional arguments:\n  --api-sock <api-sock>"));
+}
+
+#[test]
+fn a_socket_in_use_is_left_alone() {
+    let mut first = Running::start(&[]);
+    let socket = first.path("api.sock");
+    let output = run(&["--api-sock", socket.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = format!(
+        "Failed to open the API socket at: {}. Check that it is not already used.",
+        socket.display()
+    );
+    assert!(text(&output.stdout).contains(&message));
+    assert_eq!(first.client.get("/version", None).unwrap().status, 200);
+}
+
+#[test]
+fn the_log_has_the_lines_that_are_looked_for() {
+    let mut vm = Running::start(&["--id", "my-vm"]);
+    let done = vm.client.put(
+        "/machine-config",
+        Some(&json!({"vcpu_count": 1, "mem_size_mib": 64})),
+    );
+    assert_eq!(done.unwrap().status, 204);
+    assert_eq!(vm.client.get("/nowhere", None).unwrap().status, 400);
+    let log = vm.log();
+    let listening = format!(
+        "[my-vm:main] Listening on API socket ({:?}).\n",
+        vm.path("api.sock")
+    );
+    for line in [
+        "[my-vm:main] Running Firecracker v1.17.0-dev\n",
+        &listening,
+        "[my-vm:api] API server started.\n",
+        "[my-vm:api] The API server received a Put request on \"/machine-config\" with body \
+         \"{\\\"vcpu_count\\\":1,\\\"mem_size_mib\\\":64}\".\n",
+        "[my-vm:api] The request was executed successfully. Status code: 204 No Content.\n",
+        "[my-vm:api] The API server received a Get request on \"/nowhere\".\n",
+        "[my-vm:api] Received Error. Status code: 400 Bad Request. Message: ",
+    ] {
+        assert!(log.contains(line), "{line} is not in\n{log}");
+    }
+}
+
+#[test]
+fn the_logger_can_be_turned_to_a_file_and_back_up() {
+    let mut vm = Running::start(&["--level", "error"]);
+    let file = vm.path("log");
+    fs::write(&file, "0123456789").unwrap();
+    let config = json!({"log_path": file, "show_level": true, "show_log_origin": true});
+    assert_eq!(vm.client.put("/logger", Some(&config)).unwrap().status, 204);
+    vm.client.get("/nowhere", None).unwrap();
+    let log = fs::read_to_string(&file).unwrap();
+    assert_eq!(vm.log(), "", "only errors went to standard output");
+    assert!(!log.starts_with("0123"), "a file is written from its start");
+    assert!(log.contains(":api:INFO:api-server/src/router.rs:"), "{log}");
+    assert!(log.contains(":api:ERROR:"), "{log}");
+
+    let refused = vm
+        .client
+        .put("/logger", Some(&json!({"log_path": "/nonexistent/log"})))
+        .unwrap();
+    assert_eq!(
+        refused.fault(),
+        Some("Logger error: Failed to open target file: No such file or directory (os error 2)")
+    );
+}
+
+#[test]
+fn only_chosen_modules_are_logged() {
+    let mut vm = Running::start(&["--module", "cloister_vmm::server"]);
+    vm.client.get("/", None).unwrap();
+    let log = vm.log();
+    assert!(
+        log.contains("API server started.") && !log.contains("The API server received"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_full_fifo_holds_up_nobody() {
+    let mut vm = Running::start(&[]);
+    let fifo = vm.path("fifo");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(
+        vm.client
+            .put("/logger", Some(&json!({"log_path": fifo})))
+            .unwrap()
+            .status,
+        204
+    );
+    let long = json!({"kernel_image_path": "x".repeat(10_000)});
+    for _ in 0..20 {
+        assert_eq!(
+            vm.client.put("/boot-source", Some(&long)).unwrap().status,
+            400
+        );
+    }
+}
+
+#[test]
+fn a_user_can_end_it_and_nothing_is_left() {
+    for (name, number) in [("TERM", 15), ("INT", 2)] {
+        let mut vm = Running::start(&[]);
+        assert_eq!(vm.signal(name).signal(), Some(number));
+        assert!(!vm.path("api.sock").exists());
+    }
+}
+
+#[test]
+fn fatal_signals_have_their_exit_codes() {
+    for (name, number, code) in [
+        ("SYS", 31, 148),
+        ("BUS", 7, 149),
+        ("SEGV", 11, 150),
+        ("XFSZ", 25, 151),
+        ("XCPU", 24, 154),
+        ("HUP", 1, 156),
+        ("ILL", 4, 157),
+    ] {
+        let mut vm = Running::start(&[]);
+        assert_eq!(vm.signal(name).code(), Some(code), "{name}");
+        let log = vm.log();
+        assert!(
+            log.contains(&format!(
+                "Shutting down VM after intercepting signal {number}"
+            )),
+            "{log}"
+        );
+        assert!(
+            log.ends_with(&format!(
+                "Firecracker exiting with error. exit_code={code}\n"
+            )),
+            "{log}"
+        );
+        assert!(!vm.path("api.sock").exists());
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_boot_is_told_and_ends_it() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("vm.json");
+    for (config, message) in [
+        (
+            r#"{"drives":[]}"#,
+            "Invalid JSON: missing field `boot-source`",
+        ),
+        (
+            r#"{"drives":[],"boot-source":{"kernel_image_path":"/nonexistent"}}"#,
+            "Boot source error: The kernel file cannot be opened",
+        ),
+        (
+            r#"{"drives":[],"boot-source":{"kernel_image_path":"k"},"vsock":{}}"#,
+            "\"vsock\" is not supported by this build",
+        ),
+    ] {
+        fs::write(&file, config).unwrap();
+        let socket = folder.path().join("api.sock");
+        let output = program()
+            .args(["--api-sock", path(&socket), "--config-file", path(&file)])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{config}");
+        let log = text(&output.stdout);
+        assert!(
+            log.contains(&format!("Failed to build MicroVM from Json: {message}")),
+            "{log}"
+        );
+        assert!(!socket.exists());
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn standard_output_may_go_away() {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("api.sock");
+    let mut child = program()
+        .args(["--api-sock", path(&socket)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut client = Client::connect_within(&socket, SOON).unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 4]).unwrap();
+    drop(stdout);
+    for _ in 0..3 {
+        assert_eq!(client.get("/version", None).unwrap().status, 200);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
