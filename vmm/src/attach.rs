@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use devices::legacy::ioapic::{self, IoApic};
-use devices::legacy::{ConsoleSink, I8042, ResetLine, Serial, SerialInput};
+use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput};
 use devices::virtio::block::{Block, DiskError};
 use devices::virtio::net::{Net, NetError};
 use devices::virtio::transport::mmio::{self, MmioTransport};
@@ -12,7 +12,6 @@ use devices::virtio::{VirtioDevice, Worker, WorkerId, WorkerLoop};
 use vm_config::Drive;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::ExitReason;
 use crate::arch::x86_64::layout::{
     COM1_PORT, GSI_COM1, GSI_KEYBOARD, I8042_COMMAND_PORT, I8042_DATA_PORT, IOAPIC_START,
 };
@@ -20,9 +19,10 @@ use crate::boot::cmdline::CommandLine;
 use crate::bus::Bus;
 use crate::configuration::Configuration;
 use crate::console;
-use crate::event_loop::{Message, Sender};
+use crate::event_loop::Sender;
 use crate::kvm::{InterruptControllers, KvmError, KvmVm};
 use crate::placement::{MmioPlace, OutOfPlaces, Placement};
+use crate::vcpu::MachineEnd;
 
 /// The console's input has the place behind those of all devices.
 const CONSOLE_WORKER: WorkerId = WorkerId(u16::MAX);
@@ -61,6 +61,7 @@ pub(crate) struct Attached {
     pub(crate) transports: Vec<Arc<MmioTransport>>,
     pub(crate) keyboard: Arc<I8042>,
     pub(crate) serial: Arc<Serial>,
+    pub(crate) end: Arc<MachineEnd>,
 }
 
 /// Takes the devices out of `config`, in attach order, and adds to `cmdline` what a kernel must be told.
@@ -112,8 +113,9 @@ fn attach_legacy(vm: &KvmVm, sender: &Sender) -> Result<Attached, AttachError> {
     let serial = Serial::new(serial_line, Box::new(output)).map_err(AttachError::Event)?;
     let serial = Arc::new(serial);
     ports.add(COM1_PORT.into(), COM1_PORTS, serial.clone());
+    let end = Arc::new(MachineEnd::new(sender.clone()));
     let keyboard_line = Box::new(wired_line(vm, GSI_KEYBOARD)?);
-    let keyboard = Arc::new(I8042::new(keyboard_line, Box::new(sender.clone())));
+    let keyboard = Arc::new(I8042::new(keyboard_line, end.clone()));
     let keyboard_ports = I8042_COMMAND_PORT - I8042_DATA_PORT + 1;
     ports.add(
         I8042_DATA_PORT.into(),
@@ -127,14 +129,8 @@ fn attach_legacy(vm: &KvmVm, sender: &Sender) -> Result<Attached, AttachError> {
         transports: Vec::new(),
         keyboard,
         serial,
+        end,
     })
-}
-
-/// A guest's request to reset the machine ends it.
-impl ResetLine for Sender {
-    fn reset(&self) {
-        self.send(Message::Ended(ExitReason::Reset));
-    }
 }
 
 impl Attached {

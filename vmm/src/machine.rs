@@ -9,12 +9,12 @@ use crate::attach::Attached;
 use crate::control::CommandError;
 use crate::event_loop::EventLoop;
 use crate::kvm::KvmVm;
-use crate::vcpu::{self, Buses};
+use crate::vcpu::{self, Surroundings};
 
 /// The machine once it exists.
 pub(crate) struct RunningMachine {
     vcpus: Vec<vcpu::Handle>,
-    buses: Buses,
+    around: Surroundings,
     transports: Vec<Arc<MmioTransport>>,
     keyboard: Arc<I8042>,
     /// Reads the console's input; on the loop once the machine runs.
@@ -29,9 +29,10 @@ impl RunningMachine {
         Self {
             console: attached.console_input(),
             vcpus,
-            buses: Buses {
+            around: Surroundings {
                 ports: Arc::new(attached.ports),
                 mmio: Arc::new(attached.mmio),
+                end: attached.end,
             },
             transports: attached.transports,
             keyboard: attached.keyboard,
@@ -77,7 +78,7 @@ impl RunningMachine {
 
     fn run_vcpus(&self) {
         for vcpu in &self.vcpus {
-            vcpu.run(self.buses.clone());
+            vcpu.run(self.around.clone());
         }
     }
 }

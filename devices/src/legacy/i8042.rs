@@ -114,7 +114,7 @@ enum Parameter {
 pub struct I8042 {
     // Runtime glue: rebuilt on restore.
     irq: Box<dyn IrqLine>,
-    reset: Box<dyn ResetLine>,
+    reset: Arc<dyn ResetLine>,
     metrics: Arc<I8042Metrics>,
     // Guest-visible state: all of it, and nothing else.
     state: Mutex<I8042State>,
@@ -143,7 +143,7 @@ impl Default for I8042State {
 impl I8042 {
     /// A controller on interrupt line `irq`, which resets the machine by `reset`.
     #[must_use]
-    pub fn new(irq: Box<dyn IrqLine>, reset: Box<dyn ResetLine>) -> Self {
+    pub fn new(irq: Box<dyn IrqLine>, reset: Arc<dyn ResetLine>) -> Self {
         Self {
             irq,
             reset,

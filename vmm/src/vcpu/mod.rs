@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{Builder, JoinHandle};
 
+use devices::legacy::ResetLine;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
+use crate::ExitReason;
 use crate::bus::Bus;
 use crate::event_loop::{Message, Sender};
 use crate::kvm::{BootState, Kick, KvmError, Turn, Vcpu};
@@ -21,16 +23,40 @@ use crate::kvm::{BootState, Kick, KvmError, Turn, Vcpu};
 /// Stack of a vCPU thread: it handles one exit at a time, without recursion.
 const STACK_BYTES: usize = 128 << 10;
 
-/// What the bus of ports and the bus of addresses lead to.
+/// What a vCPU finds around it.
 #[derive(Clone)]
-pub(crate) struct Buses {
+pub(crate) struct Surroundings {
     pub(crate) ports: Arc<Bus>,
     pub(crate) mmio: Arc<Bus>,
+    pub(crate) end: Arc<MachineEnd>,
+}
+
+/// The end of the machine at the guest's request. No vCPU that sees it runs another instruction.
+pub(crate) struct MachineEnd {
+    is_over: AtomicBool,
+    event_loop: Sender,
+}
+
+impl MachineEnd {
+    pub(crate) fn new(event_loop: Sender) -> Self {
+        Self {
+            is_over: AtomicBool::new(false),
+            event_loop,
+        }
+    }
+}
+
+/// A guest's request to reset the machine ends it.
+impl ResetLine for MachineEnd {
+    fn reset(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.event_loop.send(Message::Ended(ExitReason::Reset));
+    }
 }
 
 enum Request {
     Boot(Box<BootState>, mpsc::SyncSender<Result<(), KvmError>>),
-    Run(Buses),
+    Run(Surroundings),
 }
 
 /// The owner's end of a vCPU thread.
@@ -87,8 +113,8 @@ impl Handle {
     }
 
     /// Lets the parked vCPU run.
-    pub(crate) fn run(&self, buses: Buses) {
-        self.request(Request::Run(buses));
+    pub(crate) fn run(&self, around: Surroundings) {
+        self.request(Request::Run(around));
     }
 
     /// Makes the vCPU park; it says so with [`Message::Parked`].
@@ -121,21 +147,24 @@ impl Thread {
                     // Nobody waits when the start was given up.
                     let _ = reply.send(self.vcpu.set_boot_state(*state));
                 }
-                Request::Run(buses) => {
-                    let message = self.run(&buses);
+                Request::Run(around) => {
+                    let message = self.run(&around);
                     self.event_loop.send(message);
                 }
             }
         }
     }
 
-    fn run(&mut self, buses: &Buses) -> Message {
+    fn run(&mut self, around: &Surroundings) -> Message {
         loop {
+            if around.end.is_over.load(Ordering::Acquire) {
+                return Message::Parked;
+            }
             if self.must_park.swap(false, Ordering::AcqRel) {
                 self.vcpu.finish_access();
                 return Message::Parked;
             }
-            match self.vcpu.run(&*buses.ports, &*buses.mmio) {
+            match self.vcpu.run(&*around.ports, &*around.mmio) {
                 Turn::Handled | Turn::Interrupted => {}
                 Turn::Ended(reason) => return Message::Ended(reason),
             }

@@ -18,7 +18,7 @@ fn machine() -> Machine {
         count.fetch_add(1, Ordering::Relaxed);
     };
     Machine {
-        controller: I8042::new(Box::new(irq.clone()), Box::new(reset)),
+        controller: I8042::new(Box::new(irq.clone()), Arc::new(reset)),
         irq,
         resets,
     }

@@ -147,6 +147,12 @@ gate_triple_fault:
     lidt [null_idt_pointer]
     ud2
 
+# Goes on where no memory is, in ring 0: KVM finds no instruction to run or emulate.
+.globl gate_run_nothing
+gate_run_nothing:
+    mov eax, 0xd0000000
+    jmp rax
+
 # Every vector below 64 has a 16-byte entry: 32 exceptions, then 32 device interrupts.
 
 .macro EXCEPTIONS vectors:vararg

@@ -13,6 +13,7 @@ unsafe extern "C" {
     fn gate_write_msr();
     fn gate_cpuid();
     fn gate_triple_fault();
+    fn gate_run_nothing();
 }
 
 /// What `cpuid` answers.
@@ -96,4 +97,10 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> Cpuid {
 pub fn triple_fault() -> ! {
     // SAFETY: nothing runs after it.
     unsafe { asm!("int3", in("r10") gate_triple_fault, options(noreturn)) }
+}
+
+/// Runs an instruction where no memory is, in ring 0.
+pub fn run_nothing() -> ! {
+    // SAFETY: nothing runs after it.
+    unsafe { asm!("int3", in("r10") gate_run_nothing, options(noreturn)) }
 }
