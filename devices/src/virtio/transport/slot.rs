@@ -225,7 +225,7 @@ impl Slot {
                 interrupt: Arc::clone(&self.interrupt),
             })),
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "device {} needs a reset", self.id.0);
+                self.log(&error);
                 self.interrupt.needs_reset();
                 None
             }
@@ -256,6 +256,17 @@ impl Slot {
             kick,
             interrupt: Arc::clone(&self.interrupt) as Arc<dyn Interrupt>,
         })
+    }
+
+    /// A host that refuses is news; rings that a driver got wrong it can repeat at will.
+    fn log(&self, error: &ActivateError) {
+        let id = self.id.0;
+        let source = error.source.get_ref();
+        if source.is_some_and(|source| source.is::<QueueError>()) {
+            tracing::debug!("device {id} needs a reset: {error}: {}", error.source);
+        } else {
+            tracing::warn!("device {id} needs a reset: {error}: {}", error.source);
+        }
     }
 
     /// Back to the state at power-on (virtio 1.2 §2.4).
@@ -337,19 +348,4 @@ fn fresh_queues(traits: &Traits) -> Vec<QueueState> {
         ..QueueState::default()
     };
     traits.queue_sizes.iter().map(fresh).collect()
-}
-
-/// An error with its causes, on one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }
