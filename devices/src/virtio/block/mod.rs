@@ -37,6 +37,9 @@ const QUEUE_SIZE: u16 = 256;
 /// Requests done in one turn, before the neighbours on the loop get theirs.
 const TURN: usize = 64;
 
+/// Bytes moved in one turn, about; a request is not cut.
+const TURN_BYTES: usize = 8 << 20;
+
 const KICK: Token = Token(0);
 
 /// A disk that no driver runs.
@@ -157,18 +160,20 @@ impl Worker for BlockWorker {
 }
 
 impl BlockWorker {
-    /// Does what is queued, up to [`TURN`] requests, then tells the driver.
+    /// Does what is queued, up to [`TURN`] and [`TURN_BYTES`], then tells the driver.
     fn turn(&mut self) -> Result<(), QueueError> {
         self.queue.disable_kicks()?;
-        let mut left = TURN;
+        let (mut served, mut bytes) = (0, 0);
         loop {
-            while left > 0
+            while served < TURN
+                && bytes < TURN_BYTES
                 && let Some(done) = self.queue.pop(&mut self.chain)?
             {
+                served += 1;
+                bytes += self.chain.readable.len() + self.chain.writable.len();
                 self.serve(done)?;
-                left -= 1;
             }
-            if left == 0 {
+            if served >= TURN || bytes >= TURN_BYTES {
                 super::kick_again(&self.kick);
                 break;
             }
@@ -176,7 +181,7 @@ impl BlockWorker {
                 break;
             }
         }
-        if left == TURN {
+        if served == 0 {
             self.metrics.no_avail_buffer.increment();
         }
         if self.queue.needs_interrupt()? {
