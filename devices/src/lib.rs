@@ -12,6 +12,10 @@ mod sys;
 pub mod testing;
 pub mod virtio;
 
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: sys::alloc::Counting = sys::alloc::Counting;
+
 /// Guest RAM: the mappings that the guest's physical addresses resolve to.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
 

@@ -8,6 +8,8 @@
 // guest writes it at any moment.
 #![expect(unsafe_code)]
 
+#[cfg(test)]
+pub mod alloc;
 pub mod poll;
 pub mod segments;
 pub mod tap;

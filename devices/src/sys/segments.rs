@@ -21,7 +21,7 @@ use crate::GuestMemory;
 pub const MAX_SEGMENTS: usize = 1023;
 
 /// Used entries at the front of a list after which the rest moves down.
-const COMPACT_AT: usize = 256;
+const COMPACT_AT: usize = 64;
 
 /// Byte ranges of guest memory, consumed from the front.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ unsafe impl Send for Segments {}
 
 /// A range that cannot be pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PushError {
+pub(crate) enum PushError {
     /// Some byte of it is not guest memory, or its address wraps.
     OutsideMemory,
     /// The list is full, or holds more bytes than a driver may chain (virtio 1.2 §2.7.5).
@@ -52,7 +52,7 @@ pub enum PushError {
 
 /// How long a list was, to go back to.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark {
+pub(crate) struct Mark {
     entries: usize,
     len: usize,
     last_byte: Option<GuestAddress>,
@@ -96,7 +96,7 @@ impl Segments {
     /// # Errors
     /// When the range is not all guest memory or the list is full; some of the range may then have been added,
     /// so the caller clears the list or goes back to a [`Mark`].
-    pub fn push(&mut self, address: GuestAddress, len: u32) -> Result<(), PushError> {
+    pub(crate) fn push(&mut self, address: GuestAddress, len: u32) -> Result<(), PushError> {
         let last_byte = u64::from(len.saturating_sub(1));
         for slice in self.memory.get_slices(address, len as usize) {
             let slice = slice.map_err(|_| PushError::OutsideMemory)?;
@@ -118,7 +118,7 @@ impl Segments {
 
     /// How long the list is now.
     #[must_use]
-    pub fn mark(&mut self) -> Mark {
+    pub(crate) fn mark(&mut self) -> Mark {
         self.compact();
         Mark {
             entries: self.iov.len(),
@@ -129,12 +129,12 @@ impl Segments {
 
     /// Nothing was pushed after `mark`.
     #[must_use]
-    pub fn is_at(&self, mark: Mark) -> bool {
+    pub(crate) fn is_at(&self, mark: Mark) -> bool {
         self.iov.len() == mark.entries
     }
 
     /// Forgets what was pushed after `mark`; nothing may have been consumed since.
-    pub fn go_back(&mut self, mark: Mark) {
+    pub(crate) fn go_back(&mut self, mark: Mark) {
         self.iov.truncate(mark.entries);
         self.len = mark.len;
         self.last_byte = mark.last_byte;
@@ -209,7 +209,7 @@ impl Segments {
     ///
     /// # Errors
     /// The kernel's; an interrupted call is made again.
-    pub fn read_at(&mut self, file: &File, offset: u64) -> io::Result<usize> {
+    pub(crate) fn read_at(&mut self, file: &File, offset: u64) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         let iov = self.entries();
         let count = retry(|| {
@@ -227,7 +227,7 @@ impl Segments {
     ///
     /// # Errors
     /// The kernel's; an interrupted call is made again.
-    pub fn write_at(&mut self, file: &File, offset: u64) -> io::Result<usize> {
+    pub(crate) fn write_at(&mut self, file: &File, offset: u64) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         let iov = self.entries();
         let count = retry(|| {
@@ -244,7 +244,7 @@ impl Segments {
     ///
     /// # Errors
     /// The kernel's; an interrupted call is made again.
-    pub fn receive(&mut self, from: BorrowedFd<'_>, spare: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, from: BorrowedFd<'_>, spare: &mut [u8]) -> io::Result<usize> {
         self.iov.push(iovec {
             iov_base: spare.as_mut_ptr().cast(),
             iov_len: spare.len(),
@@ -266,7 +266,7 @@ impl Segments {
     ///
     /// # Errors
     /// The kernel's; an interrupted call is made again.
-    pub fn send(&self, to: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(crate) fn send(&self, to: BorrowedFd<'_>) -> io::Result<usize> {
         let iov = self.entries();
         retry(|| {
             // SAFETY: `writev` reads the ranges it is given, and nothing else.

@@ -69,9 +69,11 @@ impl FakeDriver {
     pub fn reset(&mut self) {
         let size = self.state.size;
         *self = Self::new(&self.memory.clone(), self.state.descriptor_table, size);
-        for offset in 0..Self::footprint(size) - 64 {
-            self.put(self.state.descriptor_table + offset, 0u8);
-        }
+        let len = usize::try_from(Self::footprint(size) - 64).expect("a few pages");
+        let zeros = vec![0; len];
+        let base = GuestAddress(self.state.descriptor_table);
+        let written = self.memory.write_slice(&zeros, base);
+        written.expect("the queue lies in guest memory");
     }
 
     /// Chains `buffers` and makes them available. Returns the head.

@@ -36,11 +36,16 @@ impl FakeGuest {
     /// When the host has no eventfd.
     #[must_use]
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
-        let (irq, workers, memory) = (
-            FakeIrq::default(),
-            Arc::new(InlineLoop::default()),
-            guest_memory(MEMORY),
-        );
+        Self::with_memory(device, guest_memory(MEMORY))
+    }
+
+    /// The same, in memory that may already hold something.
+    ///
+    /// # Panics
+    /// When the host has no eventfd.
+    #[must_use]
+    pub fn with_memory(device: Box<dyn VirtioDevice>, memory: Arc<GuestMemory>) -> Self {
+        let (irq, workers) = (FakeIrq::default(), Arc::new(InlineLoop::default()));
         let transport = MmioTransport::new(
             WorkerId(7),
             device,
@@ -87,6 +92,11 @@ impl FakeGuest {
 
     /// Lays out every queue the device has, at its greatest size.
     pub fn set_up_queues(&mut self) {
+        self.set_up_queues_of(u16::MAX);
+    }
+
+    /// Lays out every queue the device has, at `size` if it takes that many.
+    pub fn set_up_queues_of(&mut self, size: u16) {
         self.queues.clear();
         let mut base = QUEUES_AT;
         for index in 0.. {
@@ -95,7 +105,7 @@ impl FakeGuest {
             if max == 0 {
                 return;
             }
-            let size = u16::try_from(max).expect("a queue size");
+            let size = u16::try_from(max).expect("a queue size").min(size);
             let mut driver = FakeDriver::new(&self.memory, base, size);
             driver.reset();
             self.write_queue(&driver);

@@ -3,6 +3,7 @@
 
 mod driver;
 mod guest;
+pub mod suite;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -16,7 +17,7 @@ use vm_memory::GuestAddress;
 use crate::GuestMemory;
 use crate::irq::IrqLine;
 use crate::virtio::queue::Queue;
-use crate::virtio::{QueueError, Worker, WorkerId, WorkerLoop};
+use crate::virtio::{Interrupt, QueueError, Worker, WorkerId, WorkerLoop};
 
 /// Guest memory of `len` bytes from address 0 on.
 ///
@@ -43,6 +44,31 @@ impl FakeIrq {
 impl IrqLine for FakeIrq {
     fn raise(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts what a device tells its driver.
+#[derive(Debug, Default)]
+pub struct FakeInterrupt {
+    /// Queue interrupts.
+    pub queue: AtomicUsize,
+    /// Configuration changes.
+    pub config: AtomicUsize,
+    /// Times the device gave up.
+    pub needs_reset: AtomicUsize,
+}
+
+impl Interrupt for FakeInterrupt {
+    fn queue(&self, _queue: u16) {
+        self.queue.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn config(&self) {
+        self.config.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn needs_reset(&self) {
+        self.needs_reset.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -128,5 +154,60 @@ impl Write for FakeSink {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) use bench::Bench;
+
+/// A worker alone with its driver's queues, for tests that count what it costs.
+#[cfg(test)]
+mod bench {
+    use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+    use super::{Arc, FakeDriver, FakeInterrupt, GuestMemory, Queue, Worker, guest_memory};
+    use crate::sys::alloc::allocations;
+    use crate::virtio::{Activation, Token, VirtioDevice};
+
+    pub(crate) struct Bench {
+        pub(crate) memory: Arc<GuestMemory>,
+        pub(crate) drivers: Vec<FakeDriver>,
+        worker: Box<dyn Worker>,
+    }
+
+    impl Bench {
+        /// Starts `device` with `features`, and all its queues at their greatest size.
+        pub(crate) fn new(device: &mut dyn VirtioDevice, features: u64) -> Self {
+            let memory = guest_memory(4 << 20);
+            let mut base = 2 << 20;
+            let mut drivers = Vec::new();
+            for size in device.traits().queue_sizes {
+                drivers.push(FakeDriver::new(&memory, base, size));
+                base += FakeDriver::footprint(size);
+            }
+            let queue = |driver: &FakeDriver| {
+                Queue::new(Arc::clone(&memory), driver.state(), features).unwrap()
+            };
+            let activation = Activation {
+                memory: Arc::clone(&memory),
+                features,
+                queues: drivers.iter().map(queue).collect(),
+                kick: EventFd::new(EFD_NONBLOCK).unwrap(),
+                interrupt: Arc::new(FakeInterrupt::default()),
+            };
+            let worker = device.activate(activation).unwrap();
+            Self {
+                memory,
+                drivers,
+                worker,
+            }
+        }
+
+        /// Shows the worker an event, and says how often it allocated.
+        pub(crate) fn allocations_of(&mut self, token: u32) -> u64 {
+            let before = allocations();
+            self.worker.on_event(Token(token)).unwrap();
+            allocations() - before
+        }
     }
 }

@@ -8,7 +8,8 @@ use tempfile::NamedTempFile;
 use vm_config::{DeviceId, RateLimiter, TokenBucket};
 
 use super::*;
-use crate::testing::{Buffer, FakeGuest};
+use crate::testing::suite::device_suite;
+use crate::testing::{Bench, Buffer, FakeGuest};
 
 const HEADER: u64 = 0x100;
 const DATA: u64 = 0x1000;
@@ -289,3 +290,38 @@ fn full_queue_is_done_in_bounded_turns() {
     guest.workers.turn().unwrap();
     assert_eq!(guest.queues[0].take_used().len(), 128 - TURN);
 }
+
+#[test]
+fn requests_do_not_allocate() {
+    let image = image();
+    let mut bench = Bench::new(&mut Block::open(&drive(&image)).unwrap(), 0);
+    let mut once = |kind: u8, data: &[Buffer]| {
+        bench
+            .memory
+            .write_slice(&[kind, 0, 0, 0, 0, 0, 0, 0], GuestAddress(HEADER))
+            .unwrap();
+        for _ in 0..8 {
+            let mut buffers = [Buffer::Readable(HEADER, 16); 10];
+            buffers[1..=data.len()].copy_from_slice(data);
+            buffers[data.len() + 1] = Buffer::Writable(STATUS, 1);
+            bench.drivers[0].add(&buffers[..data.len() + 2]);
+        }
+        bench.allocations_of(0)
+    };
+    let read = [Buffer::Writable(DATA, 512); 8];
+    let write = [Buffer::Readable(DATA, 512); 8];
+    once(0, &read);
+    once(1, &write);
+    for _ in 0..100 {
+        assert_eq!(once(0, &read), 0);
+        assert_eq!(once(1, &write), 0);
+        assert_eq!(once(4, &[]), 0);
+        assert_eq!(once(99, &[]), 0);
+        assert_eq!(once(0, &[Buffer::Writable(DATA, 7)]), 0);
+    }
+}
+
+device_suite!({
+    let image = image();
+    Box::new(Block::open(&drive(&image)).unwrap())
+});

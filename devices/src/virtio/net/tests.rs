@@ -6,7 +6,8 @@ use std::os::unix::net::UnixDatagram;
 use vm_config::{DeviceId, RateLimiter, TokenBucket};
 
 use super::*;
-use crate::testing::{Buffer, FakeGuest};
+use crate::testing::suite::device_suite;
+use crate::testing::{Bench, Buffer, FakeGuest};
 
 const MRG_RXBUF: u64 = 1 << bit::VIRTIO_NET_F_MRG_RXBUF;
 const GUEST_TSO4: u64 = 1 << bit::VIRTIO_NET_F_GUEST_TSO4;
@@ -318,3 +319,31 @@ fn what_is_impossible_or_missing_is_named() {
         assert!(text.contains(words), "{text}");
     }
 }
+
+#[test]
+fn frames_do_not_allocate() {
+    let (host, end) = UnixDatagram::pair().unwrap();
+    host.set_nonblocking(true).unwrap();
+    let mut bench = Bench::new(&mut Net::on(Tap::fake(end), &interface()), MRG_RXBUF);
+    let mut once = || {
+        for _ in 0..4 {
+            bench.drivers[0].add(&[Buffer::Writable(0x1000, 500)]);
+            bench.drivers[1].add(&[Buffer::Readable(0x2000, 60), Buffer::Readable(0x3000, 60)]);
+        }
+        host.send(&[0; 1600]).unwrap();
+        bench.allocations_of(TAP.0)
+    };
+    for _ in 0..32 {
+        once();
+        while host.recv(&mut [0; 200]).is_ok() {}
+    }
+    for _ in 0..100 {
+        assert_eq!(once(), 0);
+        while host.recv(&mut [0; 200]).is_ok() {}
+    }
+}
+
+device_suite!({
+    let (_host, end) = UnixDatagram::pair().unwrap();
+    Box::new(Net::on(Tap::fake(end), &interface()))
+});

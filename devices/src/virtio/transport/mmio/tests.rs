@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
 use crate::Registers;
+use crate::testing::suite::device_suite;
 use crate::testing::{Buffer, FakeGuest, InlineLoop, guest_memory};
 use crate::virtio::queue::Queue;
 use crate::virtio::{
@@ -394,3 +395,5 @@ fn reset_is_over_when_the_write_returns_and_other_vcpus_wait_for_nothing() {
         vcpu.join().unwrap();
     });
 }
+
+device_suite!(Echo::new());
