@@ -272,4 +272,34 @@ mod tests {
         tap.set_offloads(tap.offloads()).unwrap();
         tap.set_offloads(Offloads::default()).unwrap();
     }
+
+    #[test]
+    fn frames_cross_a_real_tap_with_their_header() {
+        let Some((name, tap)) = tap('f') else { return };
+        let up = std::process::Command::new("ip")
+            .args(["link", "set", &name, "up"])
+            .status();
+        if !up.is_ok_and(|status| status.success()) {
+            eprintln!("skipped, runs where `ip` is installed");
+            return;
+        }
+        let memory = crate::testing::guest_memory(0x2_0000);
+        let mut frame = Segments::new(memory);
+        // Cut inside the header, as a driver may.
+        for (address, len) in [(0x100, 7), (0x1000, 65)] {
+            frame.push(vm_memory::GuestAddress(address), len).unwrap();
+        }
+        let mut bytes = [0; 72];
+        bytes[12..18].fill(0xff);
+        bytes[18] = 2;
+        frame.copy_from(0, &bytes);
+        assert_eq!(tap.send(&frame).unwrap(), 72);
+        let counter = format!("/sys/class/net/{name}/statistics/rx_bytes");
+        let received = std::fs::read_to_string(counter).unwrap();
+        assert_eq!(received.trim(), "60");
+        // A header with a checksum beyond the frame is refused, not believed.
+        frame.copy_from(0, &[1, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0]);
+        let refused = tap.send(&frame).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+    }
 }
