@@ -62,8 +62,9 @@ pub fn moves_100_mb_each_way(bench: &Bench) -> Result<()> {
     let file = File::create(&received)?;
     let started = Instant::now();
     let receiver = thread::spawn(move || {
-        let mut stream = accept(&listener)?;
-        io::copy(&mut stream, &mut &file).context("receiving from the guest")
+        // The guest's `nc` ends when this end closes; it does not close its own at the end of its input.
+        let stream = accept(&listener)?;
+        io::copy(&mut stream.take(TRANSFER as u64), &mut &file).context("receiving from the guest")
     });
     vm.console()
         .run(&format!("nc {HOST} {port} < /tmp/file"), TRANSFER_LIMIT)?;
