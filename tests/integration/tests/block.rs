@@ -1,5 +1,11 @@
 //! Disks hold what is written, and nothing else happens to them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed; patterns wrap"
+)]
+
 use std::fs;
 use std::os::linux::fs::MetadataExt;
 

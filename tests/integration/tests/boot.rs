@@ -1,5 +1,11 @@
 //! Kernels are found, entered and told about the machine; and they end in the ways that are promised.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed; patterns wrap"
+)]
+
 use std::fs;
 
 use integration::{TestVm, fnv1a64, vm_test};

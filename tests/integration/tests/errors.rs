@@ -1,5 +1,11 @@
 //! What a user can get wrong: one message says what and what to do, the process stays, a corrected request works.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed; patterns wrap"
+)]
+
 use std::fs;
 
 use integration::{Tap, TestVm, guest_kernel, vm_test};

@@ -1,5 +1,11 @@
 //! The machine is the one that was asked for: memory, processors, console, keyboard.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed; patterns wrap"
+)]
+
 use integration::{TestVm, vm_test};
 use serde_json::json;
 

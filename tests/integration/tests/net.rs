@@ -1,5 +1,11 @@
 //! Frames go both ways through a tap.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed; patterns wrap"
+)]
+
 use std::net::UdpSocket;
 use std::time::Duration;
 

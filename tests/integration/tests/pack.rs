@@ -1,5 +1,11 @@
 //! Many microVMs at once: each has its own bytes, and nothing of them is left behind.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed; patterns wrap"
+)]
+
 use std::fs;
 use std::path::PathBuf;
 
