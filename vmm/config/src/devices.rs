@@ -70,6 +70,7 @@ pub struct NetworkInterface {
     /// MAC address the guest is told.
     pub guest_mac: Option<MacAddress>,
     /// MTU the guest is told, 68..=65535.
+    #[cfg_attr(feature = "openapi", schema(minimum = 68))]
     pub mtu: Option<u16>,
     /// Limits on what the guest receives.
     pub rx_rate_limiter: Option<RateLimiter>,
@@ -123,5 +124,35 @@ impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_address_is_six_groups_of_two_digits() {
+        let mac: MacAddress = "06:00:ac:10:FE:02".parse().unwrap();
+        assert_eq!(mac, MacAddress([6, 0, 0xac, 0x10, 0xfe, 2]));
+        assert_eq!(mac.to_string(), "06:00:ac:10:fe:02");
+        for wrong in [
+            "",
+            "06:00:ac:10:fe",
+            "06:00:ac:10:fe:02:03",
+            "6:00:ac:10:fe:02",
+            "+6:00:ac:10:fe:02",
+            "06-00-ac-10-fe-02",
+            "06:00:ac:10:fe:0g",
+        ] {
+            assert_eq!(wrong.parse::<MacAddress>(), Err(MacAddressError), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn token_buckets_alone_take_unknown_fields() {
+        let limits = r#"{"ops": {"size": 1, "refill_time": 2, "zebra": 3}}"#;
+        assert!(serde_json::from_str::<RateLimiter>(limits).is_ok());
+        assert!(serde_json::from_str::<RateLimiter>(r#"{"zebra": {}}"#).is_err());
     }
 }

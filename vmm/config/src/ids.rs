@@ -62,3 +62,24 @@ impl fmt::Display for InstanceId {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instance_id_is_1_to_64_letters_digits_or_hyphens() {
+        let longest = "a".repeat(64);
+        let too_long = "a".repeat(65);
+        for (text, is_good) in [
+            ("a-Z-9", true),
+            (longest.as_str(), true),
+            (too_long.as_str(), false),
+            ("", false),
+            ("a_b", false),
+            ("ä", false),
+        ] {
+            assert_eq!(text.parse::<InstanceId>().is_ok(), is_good, "{text:?}");
+        }
+    }
+}

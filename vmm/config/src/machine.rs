@@ -43,8 +43,10 @@ pub enum CpuTemplate {
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// vCPUs, 1..=32; 1 or even when `smt` is on.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
     pub vcpu_count: u8,
     /// Guest memory in MiB, above 0.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub mem_size_mib: usize,
     /// Presents pairs of vCPUs as hardware threads of one core.
     #[serde(default)]
@@ -121,5 +123,72 @@ impl Machine {
             track_dirty_pages: patch.track_dirty_pages.unwrap_or(self.track_dirty_pages),
             huge_pages: patch.huge_pages.unwrap_or(self.huge_pages),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(vcpu_count: u8, mem_size_mib: usize) -> Machine {
+        Machine {
+            vcpu_count,
+            mem_size_mib,
+            ..Machine::default()
+        }
+    }
+
+    #[test]
+    fn vcpus_are_1_to_32() {
+        for (vcpu_count, is_good) in [(0, false), (1, true), (3, true), (32, true), (33, false)] {
+            assert_eq!(
+                machine(vcpu_count, 128).check().is_ok(),
+                is_good,
+                "{vcpu_count}"
+            );
+        }
+    }
+
+    #[test]
+    fn hardware_threads_come_in_pairs() {
+        for (vcpu_count, is_good) in [(1, true), (2, true), (3, false)] {
+            let machine = Machine {
+                smt: true,
+                ..machine(vcpu_count, 128)
+            };
+            assert_eq!(machine.check().is_ok(), is_good, "{vcpu_count}");
+        }
+    }
+
+    #[test]
+    fn memory_is_whole_pages_and_not_none() {
+        for (mem_size_mib, huge_pages, is_good) in [
+            (0, HugePages::None, false),
+            (3, HugePages::None, true),
+            (3, HugePages::Transparent, false),
+            (3, HugePages::TwoMiB, false),
+            (4, HugePages::TwoMiB, true),
+        ] {
+            let machine = Machine {
+                huge_pages,
+                ..machine(1, mem_size_mib)
+            };
+            assert_eq!(machine.check().is_ok(), is_good, "{machine:?}");
+        }
+    }
+
+    #[test]
+    fn a_patch_keeps_what_it_does_not_name() {
+        let patch = serde_json::from_str(r#"{"vcpu_count": 4, "smt": null}"#).unwrap();
+        assert_eq!(machine(1, 256).patched(&patch), machine(4, 256));
+    }
+
+    #[test]
+    fn fields_may_come_as_an_array() {
+        let read: Machine = serde_json::from_str("[2, 64, true]").unwrap();
+        assert_eq!(
+            (read.vcpu_count, read.mem_size_mib, read.smt),
+            (2, 64, true)
+        );
     }
 }
