@@ -250,6 +250,37 @@ fn a_client_half_way_through_a_request_holds_up_nobody() {
     assert_eq!(read_answer(&mut slow[0]).0, 200);
 }
 
+#[test]
+fn garbage_does_no_harm() {
+    let server = server();
+    let pieces: [&[u8]; 8] = [
+        b"GET / HTTP/1.1\r\n",
+        b"PUT /machine-config HTTP/1.1\r\n",
+        b"Content-Length: 7\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\r\n",
+        b"[1,128]",
+        b"\0\xff\x7f{",
+        b"ffffffffffffffff\r\n",
+    ];
+    // Every sequence of four pieces, some of which are requests.
+    for number in 0..4096_usize {
+        let mut stream = server.connect();
+        for place in [0, 3, 6, 9] {
+            // The server may have had enough.
+            let _ = stream.write_all(pieces[(number >> place) & 7]);
+        }
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answers = Vec::new();
+        stream.read_to_end(&mut answers).unwrap();
+        assert!(
+            answers.is_empty() || answers.starts_with(b"HTTP/1.1 "),
+            "{number:o}"
+        );
+    }
+    assert_eq!(server.ask(VERSION).0, 200);
+}
+
 /// A microVM that takes its time: hands what would answer to the test.
 struct SlowVmm(std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>);
 
