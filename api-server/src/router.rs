@@ -5,7 +5,6 @@
 
 use std::fmt;
 
-use hyper::body::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -31,7 +30,7 @@ pub(crate) struct Request {
     verb: Verb,
     /// As sent: with its query, not decoded.
     path: String,
-    body: Bytes,
+    body: Vec<u8>,
 }
 
 /// Whoever answers commands: the microVM, or what stands for it in a test.
@@ -144,7 +143,7 @@ impl fmt::Display for Verb {
 
 impl Request {
     /// A request for `path`; an empty body is no body.
-    pub(crate) fn new(verb: Verb, path: &str, body: Bytes) -> Self {
+    pub(crate) fn new(verb: Verb, path: &str, body: Vec<u8>) -> Self {
         Self {
             verb,
             path: path.to_owned(),

@@ -187,19 +187,25 @@ impl<V: Vmm> Server<V> {
     }
 
     /// The whole body, unless it is too large: then nothing of it is read when its length was announced.
-    async fn read(&self, body: Incoming) -> Result<Bytes, ApiError> {
+    async fn read(&self, body: Incoming) -> Result<Vec<u8>, ApiError> {
         let limit = self.max_payload;
         let size = body.size_hint().lower();
         if usize::try_from(size).map_or(true, |size| size > limit) {
             return Err(ApiError::TooLarge { size, limit });
         }
-        match Limited::new(body, limit).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(failure) if failure.is::<LengthLimitError>() => {
-                Err(ApiError::ChunksTooLarge { limit })
+        let mut body = Limited::new(body, limit);
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        // Copied together: a body in many small chunks must not cost more than its bytes.
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+                Err(failure) if failure.is::<LengthLimitError>() => {
+                    return Err(ApiError::ChunksTooLarge { limit });
+                }
+                Err(failure) => return Err(ApiError::Body(failure.to_string())),
             }
-            Err(failure) => Err(ApiError::Body(failure.to_string())),
         }
+        Ok(bytes)
     }
 }
 
