@@ -5,9 +5,10 @@ use hyper::body::Bytes;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+use tracing::{error, info, warn};
 use vmm::control::CommandError;
 
-use crate::error::{ApiError, Fault};
+use crate::error::{ApiError, Fault, chain};
 
 /// The name clients expect of the server.
 pub(crate) const SERVER_NAME: &str = "Firecracker API";
@@ -17,6 +18,8 @@ pub(crate) const SERVER_NAME: &str = "Firecracker API";
 pub(crate) struct Answer {
     status: StatusCode,
     body: Option<Vec<u8>>,
+    /// Why it is a refusal, for the log.
+    fault: Option<String>,
     is_deprecated: bool,
 }
 
@@ -35,6 +38,7 @@ impl Answer {
         Self {
             status: StatusCode::NO_CONTENT,
             body: None,
+            fault: None,
             is_deprecated: false,
         }
     }
@@ -45,16 +49,17 @@ impl Answer {
         Self {
             status: StatusCode::OK,
             body: Some(body),
+            fault: None,
             is_deprecated: false,
         }
     }
 
     /// 400 with the reason.
     pub(crate) fn refuse(error: &ApiError) -> Self {
-        let fault = Self::json(&Fault::from(error));
         Self {
             status: StatusCode::BAD_REQUEST,
-            ..fault
+            fault: Some(chain(error)),
+            ..Self::json(&Fault::from(error))
         }
     }
 
@@ -66,14 +71,16 @@ impl Answer {
         }
     }
 
-    /// Whether the request used something that will go away.
-    pub(crate) fn is_deprecated(&self) -> bool {
-        self.is_deprecated
-    }
-
-    /// The status.
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
+    /// Logs how the request went.
+    pub(crate) fn log(&self) {
+        if self.is_deprecated {
+            warn!("The request used a field that will go away.");
+        }
+        let status = self.status;
+        match &self.fault {
+            None => info!("The request was executed successfully. Status code: {status}."),
+            Some(fault) => error!("Received Error. Status code: {status}. Message: {fault}"),
+        }
     }
 
     /// The body, empty when there is none.

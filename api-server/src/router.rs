@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::info;
 use vm_config::InstanceId;
 use vmm::control::{Command, CommandError, Control};
 
@@ -88,19 +88,7 @@ impl<V: Vmm> Api<V> {
         info!("{}", request.describe());
         let result = self.route(request).await;
         let answer = result.unwrap_or_else(|error| Answer::refuse(&error));
-        let status = answer.status();
-        if answer.is_deprecated() {
-            warn!(
-                "PUT or PATCH {}: a field of this request will go away.",
-                request.path
-            );
-        }
-        if status.is_success() {
-            info!("The request was executed successfully. Status code: {status}.");
-        } else {
-            let message = String::from_utf8_lossy(answer.body());
-            error!("Received Error. Status code: {status}. Message: {message}");
-        }
+        answer.log();
         answer
     }
 

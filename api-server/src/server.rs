@@ -163,7 +163,7 @@ impl<V: Vmm> Server<V> {
         let body = match self.read(body).await {
             Ok(body) => body,
             // What is left of the body cannot be told from a next request.
-            Err(error) => return Answer::refuse(&error).into_response(Then::Close),
+            Err(error) => return turn_away(&error, Then::Close),
         };
         let is_last = head.headers.get(CONNECTION).is_some_and(|value| {
             value
@@ -176,7 +176,7 @@ impl<V: Vmm> Server<V> {
             Then::KeepAlive
         };
         let Some(verb) = Verb::from_method(head.method.as_str()) else {
-            return Answer::refuse(&ApiError::Method).into_response(then);
+            return turn_away(&ApiError::Method, then);
         };
         let path = head.uri.path_and_query().map_or("", |path| path.as_str());
         self.busy.update(|busy| busy.saturating_add(1));
@@ -207,6 +207,13 @@ impl<V: Vmm> Server<V> {
         }
         Ok(bytes)
     }
+}
+
+/// Refuses what no endpoint can be asked.
+fn turn_away(error: &ApiError, then: Then) -> Response<Full<Bytes>> {
+    let answer = Answer::refuse(error);
+    answer.log();
+    answer.into_response(then)
 }
 
 /// Tells a client that there are too many, and closes.

@@ -170,7 +170,8 @@ fn the_log_has_the_lines_that_are_looked_for() {
          \"{\\\"vcpu_count\\\":1,\\\"mem_size_mib\\\":64}\".\n",
         "[my-vm:api] The request was executed successfully. Status code: 204 No Content.\n",
         "[my-vm:api] The API server received a Get request on \"/nowhere\".\n",
-        "[my-vm:api] Received Error. Status code: 400 Bad Request. Message: ",
+        "[my-vm:api] Received Error. Status code: 400 Bad Request. Message: Invalid request method and/or \
+         path: GET nowhere.\n",
     ] {
         assert!(log.contains(line), "{line} is not in\n{log}");
     }

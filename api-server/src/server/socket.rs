@@ -11,7 +11,6 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tracing::error;
 
 use crate::answer::{Answer, SERVER_NAME};
 use crate::error::ApiError;
@@ -76,8 +75,8 @@ fn refusal(words: &str) -> Vec<u8> {
         || format!("Invalid request: {words}."),
         |(_, ours)| (*ours).to_owned(),
     );
-    error!("Received Error. Status code: 400 Bad Request. Message: {reason}");
     let answer = Answer::refuse(&ApiError::Malformed(reason));
+    answer.log();
     let head = format!(
         "HTTP/1.1 400 Bad Request\r\nServer: {SERVER_NAME}\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
