@@ -19,6 +19,7 @@ check:
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	cd tests/guest && $(CARGO) fmt --all --check && $(CARGO) clippy --release --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	$(CARGO) test --quiet -p api-server --features openapi openapi
 
 ## The programs.
 build:
@@ -31,6 +32,14 @@ guests:
 ## Unit tests, and test kernels driven through the API.
 unit-test: build guests
 	$(CARGO) nextest run --workspace
+
+## Writes resources/openapi/cloister.json anew from the types; `make check` compares it.
+openapi:
+	UPDATE_OPENAPI=1 $(CARGO) test --quiet -p api-server --features openapi openapi
+
+## Figures for docs/benchmarks.md; ONLY=start,memory picks, PEER_FIRECRACKER=/path adds a peer's columns.
+bench: build guests
+	$(RELEASE)/bench
 
 ## Stock Linux guests in the lab.
 vm-test: build
