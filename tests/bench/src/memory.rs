@@ -1,7 +1,11 @@
 //! Memory of a running monitor beyond the guest's.
+//!
+//! Two monitors of a kind run, so that what they share (the program's pages) shows as shared, as it is on any
+//! machine that this is made for.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -45,22 +49,48 @@ pub fn measure(monitors: &[Monitor], table: &mut Table) -> Result<()> {
 
 /// RSS, PSS and private KiB of a monitor whose guest sleeps, without the guest's memory.
 fn idle_memory(monitor: &Monitor) -> Result<[u64; 3]> {
-    let directory = TempDir::new()?;
-    let socket = directory.path().join("api.sock");
-    let mut child = Command::new(&monitor.path)
-        .arg("--api-sock")
-        .arg(&socket)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let figures = start_and_read(child.id(), &socket);
-    child.kill()?;
-    child.wait()?;
-    figures
+    let measured = Running::start(monitor)?;
+    let _beside = Running::start(monitor)?;
+    thread::sleep(Duration::from_millis(300));
+    let pid = measured.child.id();
+    beyond_guest(&fs::read_to_string(format!("/proc/{pid}/smaps"))?)
 }
 
-fn start_and_read(pid: u32, socket: &std::path::Path) -> Result<[u64; 3]> {
+/// A monitor whose guest sleeps; ended when dropped.
+struct Running {
+    child: Child,
+    _directory: TempDir,
+}
+
+impl Running {
+    fn start(monitor: &Monitor) -> Result<Self> {
+        let directory = TempDir::new()?;
+        let socket = directory.path().join("api.sock");
+        let child = Command::new(&monitor.path)
+            .arg("--api-sock")
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let running = Self {
+            child,
+            _directory: directory,
+        };
+        start_guest(&socket)?;
+        Ok(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn start_guest(socket: &Path) -> Result<()> {
     let mut client = Client::connect_within(socket, Duration::from_secs(5))?;
     let boot_source = json!({ "kernel_image_path": guest_kernel("halt")? });
     let machine = json!({ "vcpu_count": 1, "mem_size_mib": GUEST_MIB });
@@ -72,8 +102,7 @@ fn start_and_read(pid: u32, socket: &std::path::Path) -> Result<[u64; 3]> {
     ] {
         ensure!(client.put(path, Some(&body))?.status == 204, "PUT {path}");
     }
-    thread::sleep(Duration::from_millis(300));
-    beyond_guest(&fs::read_to_string(format!("/proc/{pid}/smaps"))?)
+    Ok(())
 }
 
 /// Sums smaps over the mappings that are not guest memory.
