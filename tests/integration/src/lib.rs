@@ -10,4 +10,4 @@ mod vm;
 pub use checksum::fnv1a64;
 pub use integration_macros::vm_test;
 pub use tap::Tap;
-pub use vm::{TestVm, guest_kernel, run};
+pub use vm::{TestVm, guest_kernel, monitor, run};

@@ -52,7 +52,10 @@ fn workspace() -> &'static Path {
 }
 
 /// The monitor under test: `CLOISTER_VMM`, else the release build.
-fn monitor() -> PathBuf {
+///
+/// # Panics
+/// When it was not built.
+pub fn monitor() -> PathBuf {
     let path = std::env::var_os("CLOISTER_VMM").map_or_else(
         || workspace().join("target/x86_64-unknown-linux-gnu/release/cloister-vmm"),
         PathBuf::from,
@@ -75,6 +78,16 @@ impl TestVm {
     /// # Panics
     /// When it does not start.
     pub fn with_arguments(name: &str, arguments: &[&str]) -> Self {
+        let mut program = Command::new(monitor());
+        program.args(arguments);
+        Self::with_program(name, program)
+    }
+
+    /// The same, with a program that becomes the monitor: it gets the monitor's arguments after its own.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn with_program(name: &str, mut program: Command) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("cloister-test-")
             .tempdir()
@@ -85,12 +98,11 @@ impl TestVm {
             .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
             .take(64)
             .collect();
-        let mut monitor = Command::new(monitor())
+        let mut monitor = program
             .arg("--api-sock")
             .arg(&socket)
             .args(["--id", &id, "--log-path"])
             .arg(directory.path().join("log"))
-            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -185,6 +197,27 @@ impl TestVm {
         let boot_source = self.boot_source.clone();
         self.put("/boot-source", &boot_source);
         self.put("/actions", &json!({ "action_type": "InstanceStart" }));
+    }
+
+    /// Pauses the machine.
+    ///
+    /// # Panics
+    /// When it does not pause.
+    pub fn pause(&mut self) {
+        self.turn("Paused");
+    }
+
+    /// Lets a paused machine go on.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn resume(&mut self) {
+        self.turn("Resumed");
+    }
+
+    fn turn(&mut self, state: &str) {
+        let answer = self.request("PATCH", "/vm", Some(&json!({ "state": state })));
+        assert_eq!(answer.status, 204, "{state}: {:?}", answer.body);
     }
 
     /// Types on the guest's serial console.

@@ -51,6 +51,31 @@ pub enum Turn {
 pub struct Vcpu {
     index: u8,
     fd: VcpuFd,
+    access_size: AccessSize,
+}
+
+/// Where KVM says how wide the accesses of a port exit are: a string instruction makes many in one exit
+/// (KVM API 5, `kvm_run.io`).
+struct AccessSize(*const u8);
+
+// SAFETY: The pointer leads into the `kvm_run` mapping of the `Vcpu` that holds it, and moves with that one.
+unsafe impl Send for AccessSize {}
+
+impl AccessSize {
+    fn of(fd: &mut VcpuFd) -> Self {
+        // SAFETY: Only the address of a field is taken, of the union that `fd`'s mapping holds.
+        Self(unsafe { &raw const fd.get_kvm_run().__bindgen_anon_1.io.size })
+    }
+
+    /// Bytes; means something after a port exit only.
+    fn get(&self) -> usize {
+        // SAFETY:
+        // 1. The byte is in the `kvm_run` mapping, which lives as long as the `Vcpu` that holds this.
+        // 2. KVM writes it during `KVM_RUN` only, which this thread calls and has returned from. The data of
+        //    an exit, which may be borrowed mutably now, lie in another page of the mapping.
+        let size = unsafe { self.0.read_volatile() };
+        usize::from(size.max(1))
+    }
 }
 
 /// Makes a running vCPU leave the guest; used from other threads together with a signal.
@@ -79,8 +104,12 @@ impl Kick {
 }
 
 impl Vcpu {
-    pub(super) fn new(index: u8, fd: VcpuFd) -> Self {
-        Self { index, fd }
+    pub(super) fn new(index: u8, mut fd: VcpuFd) -> Self {
+        Self {
+            index,
+            access_size: AccessSize::of(&mut fd),
+            fd,
+        }
     }
 
     /// The way to stop it from another thread; must not be used after this vCPU is dropped.
@@ -143,7 +172,7 @@ impl Vcpu {
     /// Runs the guest until it needs something. Port and memory accesses become accesses to `ports` and `mmio`.
     pub fn run(&mut self, ports: &dyn Registers, mmio: &dyn Registers) -> Turn {
         let end = match self.fd.run() {
-            Ok(exit) => match serve(exit, ports, mmio) {
+            Ok(exit) => match serve(exit, &self.access_size, ports, mmio) {
                 None => return Turn::Handled,
                 Some(End::Signal) => return self.interrupted(),
                 Some(end) => end,
@@ -184,12 +213,16 @@ impl Vcpu {
         }
     }
 
-    /// Lets KVM finish the port or memory access that the last exit began (KVM API 5, note on
-    /// `KVM_EXIT_IO`), without running the guest.
-    pub fn finish_access(&mut self) {
+    /// Lets KVM finish the instruction whose access the last exit was (KVM API 5, note on `KVM_EXIT_IO`), without
+    /// running the guest. A wide or repeated access has more parts, each an exit of its own.
+    pub fn finish_access(&mut self, ports: &dyn Registers, mmio: &dyn Registers) {
         self.fd.set_kvm_immediate_exit(1);
-        // It returns EINTR by design; a real failure shows at the next run.
-        let _ = self.fd.run();
+        // It ends with EINTR by design; a real failure shows at the next run.
+        while let Ok(exit) = self.fd.run() {
+            if serve(exit, &self.access_size, ports, mmio).is_some() {
+                break;
+            }
+        }
         self.fd.set_kvm_immediate_exit(0);
     }
 }
@@ -204,10 +237,23 @@ enum End {
 }
 
 /// Turns an access into one of `ports` or `mmio`; gives any other exit back.
-fn serve(exit: VcpuExit<'_>, ports: &dyn Registers, mmio: &dyn Registers) -> Option<End> {
+fn serve(
+    exit: VcpuExit<'_>,
+    access_size: &AccessSize,
+    ports: &dyn Registers,
+    mmio: &dyn Registers,
+) -> Option<End> {
     match exit {
-        VcpuExit::IoIn(port, data) => ports.read(port.into(), data),
-        VcpuExit::IoOut(port, data) => ports.write(port.into(), data),
+        VcpuExit::IoIn(port, data) => {
+            for access in data.chunks_mut(access_size.get()) {
+                ports.read(port.into(), access);
+            }
+        }
+        VcpuExit::IoOut(port, data) => {
+            for access in data.chunks(access_size.get()) {
+                ports.write(port.into(), access);
+            }
+        }
         VcpuExit::MmioRead(address, data) => mmio.read(address, data),
         VcpuExit::MmioWrite(address, data) => mmio.write(address, data),
         // The I/O APIC has edge-triggered pins only: nothing waits for an end of interrupt.

@@ -161,7 +161,7 @@ impl Thread {
                 return Message::Parked;
             }
             if self.must_park.swap(false, Ordering::AcqRel) {
-                self.vcpu.finish_access();
+                self.vcpu.finish_access(&*around.ports, &*around.mmio);
                 return Message::Parked;
             }
             match self.vcpu.run(&*around.ports, &*around.mmio) {

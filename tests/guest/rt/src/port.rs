@@ -19,3 +19,31 @@ pub fn write(port: u16, value: u8) {
         asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags))
     };
 }
+
+/// Writes all bytes, one after the other, with one instruction.
+pub fn write_string(port: u16, bytes: &[u8]) {
+    // SAFETY: the instruction reads `bytes` and nothing else; the direction flag is clear (System V ABI).
+    unsafe {
+        asm!(
+            "rep outsb",
+            in("dx") port,
+            inout("rsi") bytes.as_ptr() => _,
+            inout("rcx") bytes.len() => _,
+            options(readonly, nostack, preserves_flags),
+        )
+    };
+}
+
+/// Reads one byte after the other, with one instruction.
+pub fn read_string(port: u16, into: &mut [u8]) {
+    // SAFETY: the instruction writes `into` and nothing else; the direction flag is clear (System V ABI).
+    unsafe {
+        asm!(
+            "rep insb",
+            in("dx") port,
+            inout("rdi") into.as_mut_ptr() => _,
+            inout("rcx") into.len() => _,
+            options(nostack, preserves_flags),
+        )
+    };
+}
