@@ -17,7 +17,7 @@ const UFO: u32 = libc::TUN_F_UFO;
 pub enum NetError {
     /// A name that no network device can have.
     #[error(
-        "Could not create the network device: Open tap device failed: Invalid interface name: {0:?}; use 1 to 15 bytes"
+        "Could not create the network device: Open tap device failed: Invalid interface name: {0:?}; use 1 to 15 bytes without '/', ':', '%' or spaces"
     )]
     Name(String),
     /// The host refused the tap.
@@ -181,10 +181,14 @@ impl Offloads {
     }
 }
 
-/// `name` as system calls take it. `None` when it is empty, too long, or holds a zero.
+/// `name` as system calls take it. `None` when no interface can have it (Linux `dev_valid_name`), and when the host
+/// would make another name of it (`%`).
 fn padded(name: &str) -> Option<[u8; NAME_LEN]> {
     let mut padded = [0; NAME_LEN];
-    let is_name = !name.is_empty() && name.len() < NAME_LEN && !name.contains('\0');
+    let is_odd =
+        |byte: u8| matches!(byte, b'\0' | b'/' | b':' | b'%' | 0x0b) || byte.is_ascii_whitespace();
+    let is_name =
+        !matches!(name, "" | "." | "..") && name.len() < NAME_LEN && !name.bytes().any(is_odd);
     padded
         .get_mut(..name.len())
         .filter(|_| is_name)?
@@ -237,7 +241,18 @@ mod tests {
 
     #[test]
     fn names_have_limits() {
-        for name in ["", "sixteen-bytes-ok", "seventeen-bytes-no", "a\0b"] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "sixteen-bytes-ok",
+            "seventeen-bytes-no",
+            "a\0b",
+            "a/b",
+            "a:1",
+            "a b",
+            "tap%d",
+        ] {
             let text = Tap::open(name).unwrap_err().to_string();
             let words = "Open tap device failed: Invalid interface name";
             assert!(text.contains(words), "{text}");
