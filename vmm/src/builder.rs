@@ -24,7 +24,7 @@ use crate::boot::initrd::{InitrdError, load_initrd};
 use crate::boot::kernel::{KernelError, LoadedKernel, load_kernel};
 use crate::boot::linux::write_zero_page;
 use crate::boot::pvh::write_start_info;
-use crate::boot::{BootInfo, Initrd};
+use crate::boot::{self, BootInfo, Initrd};
 use crate::configuration::Configuration;
 use crate::event_loop::Sender;
 use crate::kvm::{BootState, EntryState, Host, KvmError, KvmVm};
@@ -162,7 +162,7 @@ fn load_files(
 }
 
 fn open(path: &Path) -> Result<File, StartError> {
-    File::open(path).map_err(|source| StartError::Open {
+    boot::open(path).map_err(|source| StartError::Open {
         path: path.to_owned(),
         source,
     })

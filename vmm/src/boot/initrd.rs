@@ -6,8 +6,8 @@ use std::io::{self, Seek, SeekFrom};
 use devices::GuestMemory;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use super::Initrd;
 use super::kernel::LoadedKernel;
+use super::{Initrd, check_regular};
 
 const PAGE: u64 = 4096;
 
@@ -15,7 +15,7 @@ const PAGE: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum InitrdError {
     /// The file cannot be read.
-    #[error("cannot read the initrd")]
+    #[error("cannot read the initrd; check that it is a regular file")]
     Read(#[source] io::Error),
     /// Nothing in it.
     #[error("the initrd is empty; give a cpio archive or leave initrd_path out")]
@@ -49,6 +49,7 @@ pub fn load_initrd(
     file: &mut File,
     kernel: &LoadedKernel,
 ) -> Result<Initrd, InitrdError> {
+    check_regular(file).map_err(InitrdError::Read)?;
     let len = file.seek(SeekFrom::End(0)).map_err(InitrdError::Read)?;
     file.seek(SeekFrom::Start(0)).map_err(InitrdError::Read)?;
     let initrd = Initrd {

@@ -15,6 +15,7 @@ use linux_loader::bootparam::setup_header;
 use vm_memory::GuestAddress;
 
 use super::bzimage::{self, BzImageError};
+use super::check_regular;
 use super::elf::{self, ElfEntry, ElfError, Plan};
 use crate::arch::x86_64::regs::BootMode;
 
@@ -55,7 +56,9 @@ pub struct LoadedKernel {
 /// # Errors
 /// [`KernelError`]: what is wrong with the file, or that the guest's memory is too small for it.
 pub fn load_kernel(memory: &GuestMemory, file: &mut File) -> Result<LoadedKernel, KernelError> {
-    if is_elf(file).map_err(|source| KernelError::BzImage(BzImageError::Read(source)))? {
+    let unreadable = |source| KernelError::BzImage(BzImageError::Read(source));
+    check_regular(file).map_err(unreadable)?;
+    if is_elf(file).map_err(unreadable)? {
         let plan = elf::load_file(memory, file).map_err(KernelError::Elf)?;
         let ram_end = elf::first_region_end(memory);
         Ok(LoadedKernel::from_plan(&plan, ram_end))

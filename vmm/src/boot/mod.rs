@@ -19,6 +19,11 @@ pub mod pvh;
 #[cfg(target_arch = "x86_64")]
 pub mod unpack;
 
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
 use vm_memory::GuestAddress;
 
 use crate::arch::x86_64::layout::MemoryMapEntry;
@@ -43,4 +48,27 @@ pub struct BootInfo<'a> {
     pub rsdp: GuestAddress,
     /// What lies where.
     pub memory_map: &'a [MemoryMapEntry],
+}
+
+/// Opens a kernel or an initrd without ever waiting: a FIFO would, for a writer that may never come. Whether it is
+/// a regular file shows when it is loaded.
+///
+/// # Errors
+/// The host's.
+pub fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+}
+
+/// Only regular files have an end to load up to: a FIFO may wait for ever, a device such as `/dev/zero` never ends.
+fn check_regular(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it is a directory, FIFO, socket or device",
+    ))
 }

@@ -1,12 +1,10 @@
 //! `/boot-source`, and the start.
 
-use std::fs::File;
-
 use vm_config::BootSource;
 
 use super::{BEFORE_START, BootSourceError, Command, CommandError};
 use crate::boot::cmdline::CommandLine;
-use crate::{Lifecycle, Vm, builder};
+use crate::{Lifecycle, Vm, boot, builder};
 
 /// `PUT /boot-source`.
 pub struct PutBootSource(pub BootSource);
@@ -20,9 +18,9 @@ impl Command for PutBootSource {
     /// Opens the files, to say early what is missing; they are read at the start.
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         let source = self.0;
-        File::open(&source.kernel_image_path).map_err(BootSourceError::Kernel)?;
+        boot::open(&source.kernel_image_path).map_err(BootSourceError::Kernel)?;
         if let Some(initrd) = &source.initrd_path {
-            File::open(initrd).map_err(BootSourceError::Initrd)?;
+            boot::open(initrd).map_err(BootSourceError::Initrd)?;
         }
         CommandLine::new(source.boot_args.as_deref())
             .finish()
