@@ -16,10 +16,17 @@ pub(crate) fn output() -> io::Result<OwnedFd> {
 }
 
 /// Standard input, for the guest to read, if it is a terminal or a pipe; the terminal is made raw. Whoever ends
-/// the process restores it.
+/// the process restores it. The terminal of a process in the background is somebody else's: to read or change it
+/// would stop the process (termios(4), `SIGTTIN` and `SIGTTOU`).
 pub(crate) fn input() -> Option<OwnedFd> {
     let input = io::stdin().as_fd().try_clone_to_owned().ok()?;
     if io::stdin().is_terminal() {
+        if process::is_in_background() {
+            tracing::warn!(
+                "this process is in the background: the guest gets no input from the terminal"
+            );
+            return None;
+        }
         if let Err(error) = process::make_raw() {
             tracing::warn!("the terminal stays as it is, keys arrive by the line: {error}");
         }

@@ -5,7 +5,7 @@
 
 mod terminal;
 
-pub use terminal::{make_raw, restore};
+pub use terminal::{is_in_background, make_raw, restore};
 
 /// Ends the process at once: the terminal is restored, nothing is unmapped or closed one by one.
 ///

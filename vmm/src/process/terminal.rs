@@ -3,11 +3,18 @@
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
+use rustix::process::getpgrp;
 use rustix::stdio::stdin;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 
 /// The settings to go back to, once they were changed.
 static ORIGINAL: OnceLock<Termios> = OnceLock::new();
+
+/// Whether standard input is the terminal of this process's session, and another process group has it now: a shell
+/// started this one with `&`. A terminal of no session or of another one stops nobody.
+pub fn is_in_background() -> bool {
+    tcgetpgrp(stdin()).is_ok_and(|foreground| foreground != getpgrp())
+}
 
 /// Puts the terminal on standard input, if it is one, into raw mode: every key goes to the guest.
 ///
