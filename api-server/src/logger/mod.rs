@@ -1,8 +1,8 @@
 //! The log: one line an event, to standard output or to a file or FIFO.
 //!
 //! [`Logger`] is the process's `tracing` subscriber. It keeps no buffer and starts no thread: a line is made,
-//! written with one call and forgotten. A file or FIFO that does not take a line at once loses it and the loss
-//! is counted, so that a full FIFO never holds up a microVM.
+//! written and forgotten. A target that does not take a line at once loses it and the loss is counted, so that a
+//! full pipe or FIFO never holds up a microVM.
 
 mod clock;
 mod line;
@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
@@ -118,6 +119,12 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Whether `target` takes a page at once, or refuses it at once.
+fn is_writable(target: &File) -> bool {
+    let mut asked = [PollFd::new(target, PollFlags::OUT)];
+    poll(&mut asked, Some(&Timespec::default())) == Ok(1)
+}
+
 fn filter(level: LogLevel) -> LevelFilter {
     match level {
         LogLevel::Off => LevelFilter::OFF,
@@ -131,8 +138,13 @@ fn filter(level: LogLevel) -> LevelFilter {
 
 impl Logger {
     fn write(&self, target: &mut File, line: &[u8]) {
-        // A short write counts as a loss: the rest would arrive in the middle of another line.
-        if !matches!(target.write(line), Ok(written) if written == line.len()) {
+        // What a pipe with room takes at once is a page (pipe(7), `PIPE_BUF`).
+        let is_written = line.chunks(libc::PIPE_BUF).all(|piece| {
+            // Standard output blocks, and must go on to: other processes share it. So it is asked each time.
+            // A short write counts as a loss: the rest would arrive in the middle of another line.
+            is_writable(target) && matches!(target.write(piece), Ok(len) if len == piece.len())
+        });
+        if !is_written {
             self.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
