@@ -149,6 +149,14 @@ impl EventLoop {
         }
     }
 
+    /// Hears nothing more. Whoever waits for an answer to a message, sent before or after this, sees that none
+    /// comes.
+    pub(crate) fn hang_up(&mut self) {
+        let (_, unconnected) = mpsc::channel();
+        self.messages = unconnected;
+        self.postponed.clear();
+    }
+
     /// Deals with a message about workers; gives back any other.
     fn serve(&mut self, message: Message) -> Option<Message> {
         match message {
@@ -230,6 +238,29 @@ impl MutEventSubscriber for Subscriber {
             tracing::error!(
                 "cannot watch a device's events: {error}; raise fs.epoll.max_user_watches"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_at_the_end_hears_that_no_answer_comes() {
+        let (sender, receiver) = channel().unwrap();
+        let mut event_loop = EventLoop::new(receiver).unwrap();
+        let ask = || {
+            let (reply, answer) = mpsc::channel::<()>();
+            sender.send(Message::Job(Box::new(move |_| drop(reply))));
+            answer
+        };
+        let before = ask();
+        event_loop.hang_up();
+        let after = ask();
+        for answer in [before, after] {
+            let heard = answer.recv_timeout(std::time::Duration::from_secs(10));
+            assert_eq!(heard, Err(mpsc::RecvTimeoutError::Disconnected));
         }
     }
 }

@@ -34,7 +34,10 @@ pub fn run(mailbox: Mailbox) -> ExitReason {
         event_loop,
         sender: mailbox.sender,
     });
-    vm.serve()
+    let reason = vm.serve();
+    // The API thread waits for the answers to its requests before the process ends; these get none.
+    vm.event_loop.hang_up();
+    reason
 }
 
 impl Vm {
