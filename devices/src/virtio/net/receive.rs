@@ -13,7 +13,7 @@ use crate::virtio::QueueError;
 use crate::virtio::chain::Chain;
 use crate::virtio::queue::{Completion, Queue};
 
-/// Frames received in one turn.
+/// Frames received in one turn, refused buffers included.
 const TURN: usize = 64;
 
 /// The receive queue.
@@ -45,6 +45,17 @@ pub(super) enum Turn {
     Idle,
     /// More to do in the next turn.
     More,
+}
+
+/// What buffers there are for the next frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// It can be read.
+    Enough,
+    /// It has to wait for more.
+    Lacking,
+    /// A buffer that broke a rule was given back; there may be others.
+    Refused,
 }
 
 impl Receiver {
@@ -85,23 +96,24 @@ impl Receiver {
         self.queue.disable_kicks()?;
         metrics.rx_count.increment();
         for _ in 0..TURN {
-            if !self.refill(metrics)? {
+            match self.refill(metrics)? {
+                Room::Enough if self.receive(tap, metrics)? => {}
+                Room::Enough => return Ok(Turn::Idle),
                 // The driver may have added buffers before it saw that they are wanted.
-                if self.queue.enable_kicks()? {
-                    continue;
+                Room::Lacking if self.queue.enable_kicks()? => {}
+                Room::Lacking => {
+                    metrics.no_rx_avail_buffer.increment();
+                    return Ok(Turn::Idle);
                 }
-                metrics.no_rx_avail_buffer.increment();
-                return Ok(Turn::Idle);
-            }
-            if !self.receive(tap, metrics)? {
-                return Ok(Turn::Idle);
+                // Costs as much of the turn as a frame: a driver can offer such buffers as fast as they are refused.
+                Room::Refused => {}
             }
         }
         Ok(Turn::More)
     }
 
-    /// Pops buffers until the longest frame fits. False when frames have to wait for more.
-    fn refill(&mut self, metrics: &NetMetrics) -> Result<bool, QueueError> {
+    /// Pops buffers until the longest frame fits.
+    fn refill(&mut self, metrics: &NetMetrics) -> Result<Room, QueueError> {
         while self.wants_more() {
             let before = self.chain.writable.len();
             let Some(done) = self.queue.pop_more(&mut self.chain)? else {
@@ -115,12 +127,17 @@ impl Receiver {
             } else {
                 metrics.rx_fails.increment();
                 self.queue.give_back(done, 0)?;
+                return Ok(Room::Refused);
             }
         }
         let fits = self.chain.writable.len() >= self.needed;
         self.is_roomy |= fits;
         let one_is_enough = !self.is_roomy || !self.is_mergeable;
-        Ok(fits || (one_is_enough && !self.held.is_empty()))
+        if fits || (one_is_enough && !self.held.is_empty()) {
+            Ok(Room::Enough)
+        } else {
+            Ok(Room::Lacking)
+        }
     }
 
     fn wants_more(&self) -> bool {

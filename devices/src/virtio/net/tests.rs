@@ -347,3 +347,17 @@ device_suite!({
     let (_host, end) = UnixDatagram::pair().unwrap();
     Box::new(Net::on(Tap::fake(end), &interface()))
 });
+
+#[test]
+fn refused_buffers_end_a_turn_like_frames() {
+    let mut wire = wire(0);
+    for _ in 0..QUEUE_SIZE {
+        wire.guest.queues[0].add(&[Buffer::Readable(0x1000, 100)]);
+    }
+    // Each turn of the loop shows the device its two sources.
+    wire.guest.kick().unwrap();
+    assert_eq!(wire.received().len(), 2 * 64);
+    wire.turn();
+    assert_eq!(wire.received().len(), 2 * 64);
+    assert_eq!(wire.metrics.rx_fails.get(), u64::from(QUEUE_SIZE));
+}
