@@ -21,6 +21,9 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::{ExitReason, Vm};
 
+/// Messages dealt with in a row, before workers get their turn: a guest may reset devices all the time.
+const MESSAGES: usize = 64;
+
 /// What the API asks, ready to run.
 pub(crate) type Job = Box<dyn FnOnce(&mut Vm) + Send>;
 
@@ -95,6 +98,8 @@ pub(crate) struct EventLoop {
     messages: mpsc::Receiver<Message>,
     /// Messages that arrived while the loop waited for a particular one.
     postponed: VecDeque<Message>,
+    /// Messages since workers had their turn.
+    served: usize,
 }
 
 impl EventLoop {
@@ -106,6 +111,7 @@ impl EventLoop {
             running: BTreeMap::new(),
             messages: receiver.messages,
             postponed: VecDeque::new(),
+            served: 0,
         })
     }
 
@@ -115,12 +121,18 @@ impl EventLoop {
             if let Some(message) = self.postponed.pop_front() {
                 return Ok(message);
             }
-            while let Ok(message) = self.messages.try_recv() {
+            while self.served < MESSAGES
+                && let Ok(message) = self.messages.try_recv()
+            {
+                self.served += 1;
                 if let Some(message) = self.serve(message) {
                     return Ok(message);
                 }
             }
-            match self.events.run() {
+            // When messages may be left this only looks for events, and does not wait for one.
+            let timeout_ms = if self.served < MESSAGES { -1 } else { 0 };
+            self.served = 0;
+            match self.events.run_with_timeout(timeout_ms) {
                 Ok(_) => {}
                 Err(event_manager::Error::Epoll(errno)) if errno.errno() == libc::EINTR => {}
                 Err(error) => return Err(error),
@@ -244,7 +256,50 @@ impl MutEventSubscriber for Subscriber {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use devices::virtio::{QueueError, Source};
+
     use super::*;
+
+    /// Counts its events and asks for the next at once.
+    struct Busy(EventFd, Arc<AtomicUsize>);
+
+    impl Worker for Busy {
+        fn sources(&self) -> Vec<Source> {
+            vec![Source {
+                fd: self.0.as_raw_fd(),
+                token: Token(0),
+                events: EventSet::IN,
+            }]
+        }
+
+        fn on_event(&mut self, _token: Token) -> Result<(), QueueError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.write(1).expect("the counter is not full");
+            Ok(())
+        }
+
+        fn stop(self: Box<Self>) -> Vec<Queue> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn workers_get_their_turn_among_many_messages() {
+        let (sender, receiver) = channel().unwrap();
+        let mut event_loop = EventLoop::new(receiver).unwrap();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let kick = EventFd::new(EFD_NONBLOCK).unwrap();
+        event_loop.start(WorkerId(0), Box::new(Busy(kick, Arc::clone(&turns))));
+        for _ in 0..10 * MESSAGES {
+            let (reply, _) = mpsc::sync_channel(1);
+            sender.send(Message::StopWorker(WorkerId(1), reply));
+        }
+        sender.send(Message::Parked);
+        assert!(matches!(event_loop.next(), Ok(Message::Parked)));
+        assert!(turns.load(Ordering::Relaxed) >= 10);
+    }
 
     #[test]
     fn whoever_asks_at_the_end_hears_that_no_answer_comes() {
