@@ -63,6 +63,11 @@ pub fn write_bytes(bytes: &[u8]) {
     ROOM.store(room, Ordering::Relaxed);
 }
 
+/// Whether a byte has come in that nobody has read.
+pub fn has_input() -> bool {
+    port::read(LINE_STATUS) & DATA_READY != 0
+}
+
 /// Received bytes; sleeps while there is none.
 #[derive(Debug)]
 pub struct Input(());
@@ -79,7 +84,7 @@ impl Input {
 
     /// Waits for one byte.
     pub fn read(&mut self) -> u8 {
-        while port::read(LINE_STATUS) & DATA_READY == 0 {
+        while !has_input() {
             gates::wait_for_interrupt();
         }
         port::read(RECEIVE_BUFFER)

@@ -1,0 +1,157 @@
+//! A pause stops everything, at any moment, and a resume loses nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed; patterns wrap"
+)]
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use integration::{Tap, TestVm, vm_test};
+use serde_json::json;
+
+const SECTOR: usize = 512;
+
+fn count_on(disk: &Path) -> u64 {
+    let sector = fs::read(disk).unwrap();
+    u64::from_le_bytes(sector[..8].try_into().unwrap())
+}
+
+/// Waits until the guest has counted beyond `start`.
+fn wait_beyond(disk: &Path, start: u64) {
+    let begin = Instant::now();
+    while count_on(disk) <= start {
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "stuck at {start}"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[vm_test(kernel = "count")]
+fn a_paused_guest_does_nothing_and_then_goes_on(vm: &mut TestVm) {
+    let disk = vm.drive("disk", &[0; SECTOR], &json!({}));
+    vm.start();
+    for _ in 0..5 {
+        wait_beyond(&disk, count_on(&disk));
+        vm.pause();
+        let stopped = count_on(&disk);
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(count_on(&disk), stopped, "it counts while it is paused");
+        vm.resume();
+        wait_beyond(&disk, stopped);
+    }
+    vm.type_text("q");
+    vm.expect_pass();
+    assert_eq!(vm.value("count"), count_on(&disk).to_string());
+}
+
+#[vm_test(kernel = "count")]
+fn what_is_typed_during_a_pause_arrives_after_it(vm: &mut TestVm) {
+    vm.drive("disk", &[0; SECTOR], &json!({}));
+    vm.start();
+    vm.wait_for("counting");
+    vm.pause();
+    vm.type_text("q");
+    thread::sleep(Duration::from_millis(50));
+    vm.resume();
+    vm.expect_pass();
+}
+
+#[vm_test(kernel = "blk_write")]
+fn pauses_amid_disk_requests_lose_none(vm: &mut TestVm) {
+    let path = vm.drive(
+        "disk",
+        &vec![0; 16 << 20],
+        &json!({ "cache_type": "Writeback" }),
+    );
+    vm.start();
+    for _ in 0..50 {
+        vm.pause();
+        vm.resume();
+    }
+    vm.expect_pass();
+    assert_eq!(fs::metadata(path).unwrap().len(), 16 << 20);
+    assert_eq!(vm.value("flushed"), "yes");
+}
+
+#[vm_test(kernel = "net_echo")]
+fn pauses_amid_frames_lose_none(vm: &mut TestVm) {
+    let tap = Tap::new();
+    let body = json!({ "iface_id": "eth0", "host_dev_name": tap.name(), "guest_mac": "06:00:ac:10:00:04" });
+    vm.put("/network-interfaces/eth0", &body);
+    tap.up();
+    vm.boot("boot_args", format!("ip={}", tap.guest_ip()));
+    vm.start();
+    vm.wait_for("ready");
+    let socket = UdpSocket::bind((tap.host_ip(), 0)).unwrap();
+    socket.connect((tap.guest_ip(), 7)).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    for round in 0..50_u32 {
+        // Some before, some during, some after the pause.
+        for index in 0..12 {
+            match index {
+                4 => vm.pause(),
+                8 => vm.resume(),
+                _ => {}
+            }
+            socket.send(&(round * 12 + index).to_le_bytes()).unwrap();
+        }
+        for index in 0..12 {
+            let mut received = [0; 4];
+            assert_eq!(socket.recv(&mut received).unwrap(), 4);
+            assert_eq!(u32::from_le_bytes(received), round * 12 + index);
+        }
+    }
+    socket.send(b"quit").unwrap();
+    vm.expect_pass();
+}
+
+#[vm_test(kernel = "reset_storm")]
+fn pauses_amid_device_resets_come_to_rest(vm: &mut TestVm) {
+    vm.machine(2, 128);
+    vm.drive("disk", &[0; SECTOR], &json!({}));
+    vm.start();
+    vm.wait_for("storming");
+    for _ in 0..100 {
+        vm.pause();
+        vm.resume();
+    }
+    vm.type_text("q");
+    vm.expect_pass();
+    let resets: u64 = vm.value("resets").parse().unwrap();
+    assert!(resets > 0);
+}
+
+#[vm_test(kernel = "vcpus")]
+fn thirty_two_processors_pause_as_they_come_up(vm: &mut TestVm) {
+    vm.machine(32, 128);
+    vm.start();
+    for _ in 0..10 {
+        vm.pause();
+        vm.resume();
+    }
+    vm.expect_pass();
+    assert_eq!(vm.value("cpus"), "32");
+}
+
+#[vm_test(kernel = "halt")]
+fn a_paused_machine_answers_and_ends_when_told(vm: &mut TestVm) {
+    vm.machine(32, 128);
+    vm.start();
+    vm.wait_for("sleeping");
+    vm.pause();
+    vm.pause();
+    let state = vm.request("GET", "/", None).body.unwrap()["state"].clone();
+    assert_eq!(state, "Paused");
+    vm.resume();
+    vm.resume();
+}
