@@ -88,24 +88,39 @@ pub(crate) fn build(
     config: &mut Configuration,
     sender: &Sender,
 ) -> Result<RunningMachine, StartError> {
+    if config.boot_source.is_none() {
+        return Err(StartError::NoKernel);
+    }
+    let regions = ram_regions(config.machine.mem_size_mib);
+    let memory = Arc::new(memory::allocate(&regions, config.machine.huge_pages)?);
+    let built = build_in(&memory, config, sender);
+    if built.is_err() {
+        memory::release(memory);
+    }
+    built
+}
+
+fn build_in(
+    memory: &Arc<GuestMemory>,
+    config: &mut Configuration,
+    sender: &Sender,
+) -> Result<RunningMachine, StartError> {
     let source = config.boot_source.clone().ok_or(StartError::NoKernel)?;
     let machine = config.machine.clone();
-    let regions = ram_regions(machine.mem_size_mib);
-    let memory = Arc::new(memory::allocate(&regions, machine.huge_pages)?);
     let host = Host::open()?;
-    let vm = host.create_vm(Arc::clone(&memory), machine.track_dirty_pages)?;
+    let vm = host.create_vm(Arc::clone(memory), machine.track_dirty_pages)?;
     let vcpus = spawn_vcpus(&vm, machine.vcpu_count, sender)?;
 
-    let (kernel, initrd) = load_files(&memory, &source)?;
+    let (kernel, initrd) = load_files(memory, &source)?;
     let mut line = CommandLine::new(source.boot_args.as_deref());
     let attached = attach_devices(config, &vm, sender, &mut line)?;
     let info = BootInfo {
-        cmdline: cmdline::write(&memory, &line.finish()?)?,
+        cmdline: cmdline::write(memory, &line.finish()?)?,
         initrd,
-        rsdp: describe_platform(&memory, &machine, &attached)?,
-        memory_map: &memory_map(&regions),
+        rsdp: describe_platform(memory, &machine, &attached)?,
+        memory_map: &memory_map(&ram_regions(machine.mem_size_mib)),
     };
-    tell_kernel(&memory, &kernel, &info)?;
+    tell_kernel(memory, &kernel, &info)?;
     set_boot_states(&host, &vcpus, &machine, &kernel)?;
     Ok(RunningMachine::new(vm, vcpus, attached))
 }

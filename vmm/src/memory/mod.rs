@@ -5,4 +5,5 @@
 
 mod regions;
 
+pub(crate) use regions::release;
 pub use regions::{MemoryError, allocate};

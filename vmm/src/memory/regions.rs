@@ -2,11 +2,12 @@
 
 use std::io;
 use std::ptr::null_mut;
+use std::sync::Arc;
 
 use devices::GuestMemory;
 use vm_config::HugePages;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{GuestAddress, GuestRegionMmap, MmapRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 /// Alignment of every region, host side: a huge page.
 const ALIGNMENT: usize = 2 << 20;
@@ -61,6 +62,14 @@ pub fn allocate(
     })
 }
 
+/// Unmaps memory that [`allocate`] made, unless somebody else still holds it.
+pub(crate) fn release(memory: Arc<GuestMemory>) {
+    for region in Arc::into_inner(memory).iter().flat_map(GuestMemory::iter) {
+        let size = usize::try_from(region.len()).expect("it was mapped");
+        unmap(region.as_ptr(), size);
+    }
+}
+
 fn map_region(
     start: GuestAddress,
     len: u64,
@@ -81,17 +90,18 @@ fn adopt(address: *mut u8, size: usize) -> Result<MmapRegion, vm_memory::mmap::M
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
     // SAFETY: `address` is the start of a mapping of `size` bytes, made with these protections and flags by
-    // `map_private`, that nothing else owns and nothing unmaps while the process lives.
+    // `map_private`, that nothing else owns. Only `release` unmaps it, when nobody holds the region any more.
     unsafe { builder.with_raw_mmap_pointer(address) }.build()
 }
 
 /// Maps `size` bytes of zeroes, private to this process, at a multiple of [`ALIGNMENT`].
 fn map_private(size: usize, pages: HugePages) -> io::Result<*mut u8> {
-    let huge = match pages {
+    let flags = match pages {
+        // Reserved: a pool that is too small refuses here, not when the guest first touches a page.
         HugePages::TwoMiB => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
-        HugePages::None | HugePages::Transparent => 0,
+        HugePages::None | HugePages::Transparent => libc::MAP_NORESERVE,
     };
-    let mut address = map(null_mut(), size, huge)?;
+    let mut address = map(null_mut(), size, flags)?;
     if !address.addr().is_multiple_of(ALIGNMENT) {
         address = map_aligned(address, size)?;
     }
@@ -111,7 +121,7 @@ fn map_aligned(first: *mut u8, size: usize) -> io::Result<*mut u8> {
     let wide_size = size
         .checked_add(ALIGNMENT)
         .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
-    let wide = map(null_mut(), wide_size, 0)?;
+    let wide = map(null_mut(), wide_size, libc::MAP_NORESERVE)?;
     let lead = wide.addr().next_multiple_of(ALIGNMENT) - wide.addr();
     let aligned = wide.wrapping_add(lead);
     unmap(wide, lead);
@@ -120,7 +130,7 @@ fn map_aligned(first: *mut u8, size: usize) -> io::Result<*mut u8> {
 }
 
 fn map(at: *mut u8, size: usize, extra_flags: i32) -> io::Result<*mut u8> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | extra_flags;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra_flags;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: Without MAP_FIXED a new mapping touches no existing one, whatever `at` and `size` are.
     let address = unsafe { libc::mmap(at.cast(), size, protection, flags, -1, 0) };
@@ -130,17 +140,17 @@ fn map(at: *mut u8, size: usize, extra_flags: i32) -> io::Result<*mut u8> {
     Ok(address.cast())
 }
 
-/// Unmaps a range that `map` made and nobody uses yet.
+/// Unmaps a range that `map` made and nobody uses, not yet or no more.
 fn unmap(address: *mut u8, size: usize) {
     if size > 0 {
-        // SAFETY: The range lies in a mapping made by `map` just before, to which no reference exists.
+        // SAFETY: The range lies in a mapping made by `map`, to which no reference exists.
         unsafe { libc::munmap(address.cast(), size) };
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion};
+    use vm_memory::Bytes;
 
     use super::*;
 
@@ -169,6 +179,20 @@ mod tests {
     fn memory_beyond_the_address_space_is_refused_with_its_size() {
         let error = allocate(&[(GuestAddress(0), 1 << 60)], HugePages::None).unwrap_err();
         assert!(error.to_string().contains("1152921504606846976 bytes"));
+    }
+
+    #[test]
+    fn huge_pages_that_the_host_does_not_have_are_refused() {
+        let error = allocate(&[(GuestAddress(0), 1 << 45)], HugePages::TwoMiB).unwrap_err();
+        assert!(matches!(error, MemoryError::HugePages { .. }), "{error}");
+    }
+
+    #[test]
+    fn memory_that_is_held_is_not_released() {
+        let memory = Arc::new(allocate(&[(GuestAddress(0), MIB)], HugePages::None).unwrap());
+        release(Arc::clone(&memory));
+        memory.write_obj(7_u8, GuestAddress(0)).unwrap();
+        release(memory);
     }
 
     #[test]
