@@ -25,9 +25,11 @@ pub fn show(bench: &Bench) -> Result<()> {
     vm.boot()?;
     for command in [
         "uname -a",
-        "cat /proc/uptime",
+        "nproc",
+        "grep -E 'vendor_id|model name' /proc/cpuinfo",
         "grep ' / ' /proc/mounts",
         "free -m",
+        "cat /proc/uptime",
     ] {
         vm.run(command)?;
     }

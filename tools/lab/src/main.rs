@@ -5,6 +5,7 @@
 //! *guest*. Everything but the programs under test comes from Debian packages.
 //!
 //! ```text
+//! lab demo           a test kernel, then stock Linux           demo/, linux.rs
 //! lab run            queue of tests, report, logs              run/
 //!   QEMU             one outer machine per lab                 outer.rs
 //!     lab agent      PID 1's successor; starts one test        agent.rs, protocol.rs
@@ -14,22 +15,30 @@
 //! ```
 
 mod agent;
+mod demo;
+mod leftovers;
 mod linux;
 mod outer;
 mod programs;
 mod protocol;
 mod run;
+mod screen;
 mod setup;
+mod transcript;
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use demo::Demo;
+use leftovers::Leftovers;
 use programs::{Programs, target_directory};
 use run::{Plan, Selection};
+use screen::{Screen, time};
 
 /// Runs stock Linux guests on any machine: QEMU outside, the monitor under test inside.
 #[derive(Parser)]
@@ -60,6 +69,17 @@ enum Verb {
         under_test: UnderTest,
         /// Runs only tests with these names.
         names: Vec<String>,
+    },
+    /// Shows a test kernel and stock Linux as guests: requests and answers, disk, network, times.
+    Demo {
+        /// Leaves stock Linux out.
+        #[arg(long)]
+        no_linux: bool,
+        /// The directory of the test kernels [default: where `make guests` puts them].
+        #[arg(long)]
+        guests: Option<PathBuf>,
+        #[command(flatten)]
+        under_test: UnderTest,
     },
     /// Boots stock Linux as a guest, runs a command in it, and shuts it down.
     Linux {
@@ -140,13 +160,62 @@ fn execute(verb: Verb) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Verb::Demo {
+            no_linux,
+            guests,
+            under_test,
+        } => {
+            let begin = Instant::now();
+            let logs = under_test.logs();
+            let programs = under_test.programs()?;
+            let leftovers = Leftovers::new()?;
+            let mut screen = Screen::new();
+            Demo {
+                monitor: &programs.monitor,
+                guests: guests.unwrap_or_else(built_guests),
+                leftovers: &leftovers,
+                screen: &mut screen,
+            }
+            .run()?;
+            if !no_linux {
+                show_linux(&programs, &logs, &leftovers, &mut screen)?;
+            }
+            drop(leftovers);
+            println!("\nThat was it, after {}.", time(begin.elapsed()));
+        }
         Verb::Linux { under_test } => {
             let logs = under_test.logs();
-            linux::show(&setup::images(&cache())?, &under_test.programs()?, &logs)?;
+            let programs = under_test.programs()?;
+            let leftovers = Leftovers::new()?;
+            show_linux(&programs, &logs, &leftovers, &mut Screen::new())?;
         }
         Verb::Agent { port } => agent::serve(&port)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn show_linux(
+    programs: &Programs,
+    logs: &Path,
+    leftovers: &Leftovers,
+    screen: &mut Screen,
+) -> Result<()> {
+    screen.heading("Stock Linux");
+    let images = setup::images(&cache())?;
+    linux::Demo {
+        images: &images,
+        programs,
+        logs,
+        leftovers,
+        screen,
+    }
+    .show()
+}
+
+/// Where `make guests` puts the test kernels.
+fn built_guests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/guest/target/x86_64-unknown-linux-gnu/release")
 }
 
 /// Where the lab keeps what it made. It survives everything but `cargo clean`.
