@@ -4,14 +4,17 @@ TARGET  := x86_64-unknown-linux-gnu
 RELEASE := target/$(TARGET)/release
 CARGO   := cargo
 
-.PHONY: demo test check build guests unit-test vm-test bench openapi setup clean
+.PHONY: demo test check build guests unit-test vm-test bench openapi setup setup-tests clean
 
 ## Boots a test guest and a stock Linux through the socket API, and shows each step.
-demo: setup build guests
+demo: setup
+	@echo "building the monitor and what shows it (a few minutes the first time)"
+	$(CARGO) build --release --bins -p api-server -p lab -p lab-tests
+	cd tests/guest && $(CARGO) build --release
 	$(RELEASE)/lab demo
 
 ## Every test: style, units, test kernels on this machine's /dev/kvm, stock Linux in the lab.
-test: setup check build guests unit-test vm-test
+test: setup-tests check build guests unit-test vm-test
 
 ## Formatting, lints, documentation.
 check:
@@ -48,6 +51,9 @@ vm-test: build
 ## Installs what the other targets need and says so; nothing when it is there.
 setup:
 	@sh tests/setup.sh
+
+setup-tests:
+	@sh tests/setup.sh tests
 
 clean:
 	$(CARGO) clean
