@@ -20,12 +20,14 @@ const FIRST_AP_TSS: u32 = 0x40;
 const TRAMPOLINE_PAGE: u8 = 0x10;
 /// Present, available 64-bit TSS.
 const TSS_KIND: u64 = 0x89;
-const TSS_LIMIT: u64 = 103;
+const TSS_LIMIT: u64 = TSS_WORDS as u64 * 4 - 1;
+/// 26 of the task state itself, then the map of ports: 0 to 0x417 are allowed, and the last byte ends the map.
+const TSS_WORDS: usize = 26 + 33;
 
 #[repr(C, align(16))]
 struct Processor {
     /// Task state segment (Intel SDM 3A, 8.7): only rsp0 and the I/O map's place matter.
-    tss: [u32; 26],
+    tss: [u32; TSS_WORDS],
     index: usize,
     main: Option<fn(usize)>,
     ring0_stack: [u8; RING0_STACK_BYTES],
@@ -34,7 +36,7 @@ struct Processor {
 
 impl Processor {
     const NEW: Self = Self {
-        tss: [0; 26],
+        tss: [0; TSS_WORDS],
         index: 0,
         main: None,
         ring0_stack: [0; RING0_STACK_BYTES],
@@ -100,8 +102,9 @@ fn prepare(slot: usize, processor: &mut Processor) {
     let [b0, b1, b2, b3, b4, b5, b6, b7] = ring0_stack.to_le_bytes();
     processor.tss[1] = u32::from_le_bytes([b0, b1, b2, b3]);
     processor.tss[2] = u32::from_le_bytes([b4, b5, b6, b7]);
-    // No I/O permission map: its place is past the limit.
+    // As for the boot processor: software-backed KVM forgets the IOPL of the iretq frame.
     processor.tss[25] = 104 << 16;
+    processor.tss[TSS_WORDS - 1] = 0xff << 24;
 
     let base = processor.tss.as_ptr() as u64;
     let low = TSS_LIMIT | (base & 0xff_ffff) << 16 | TSS_KIND << 40 | (base >> 24 & 0xff) << 56;

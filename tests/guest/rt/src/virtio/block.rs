@@ -90,7 +90,12 @@ impl Disk {
     /// line asks for that feature.
     pub fn open(boot: &BootInfo) -> Self {
         let nth = boot.command_line().number("disk").unwrap_or(0);
-        let device = Device::find(boot, DEVICE_ID, usize::try_from(nth).unwrap_or(usize::MAX));
+        Self::open_nth(boot, usize::try_from(nth).unwrap_or(usize::MAX))
+    }
+
+    /// Starts the disk with number `nth`.
+    pub fn open_nth(boot: &BootInfo, nth: usize) -> Self {
+        let device = Device::find(boot, DEVICE_ID, nth);
         let event_index = if boot.command_line().has("event_idx") {
             VIRTIO_F_EVENT_IDX
         } else {

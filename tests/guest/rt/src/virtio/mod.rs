@@ -79,6 +79,11 @@ impl Device {
         }
     }
 
+    /// The device in the window at `base`, whatever it is; its interrupt is not known.
+    pub fn at(base: u64) -> Self {
+        Self { base, gsi: 0 }
+    }
+
     /// Interrupt controller input.
     pub fn gsi(self) -> u32 {
         self.gsi
