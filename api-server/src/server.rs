@@ -100,7 +100,10 @@ fn run<V: Vmm>(
     max_payload: usize,
     stopped: oneshot::Receiver<Infallible>,
 ) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_io().build()?;
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
     listener.set_nonblocking(true)?;
     let (open, busy) = (Cell::new(0), Cell::new(0));
     let server = Rc::new(Server {
@@ -125,16 +128,22 @@ fn run<V: Vmm>(
 
 impl<V: Vmm> Server<V> {
     async fn accept(self: Rc<Self>, listener: UnixListener) {
+        let mut is_failing = false;
         loop {
-            match listener.accept().await {
+            let accepted = listener.accept().await;
+            let was_failing = std::mem::replace(&mut is_failing, accepted.is_err());
+            match accepted {
                 Ok((stream, _)) if self.open.get() >= MAX_CONNECTIONS => refuse(&stream),
                 Ok((stream, _)) => {
                     self.open.update(|open| open.saturating_add(1));
                     spawn_local(Rc::clone(&self).converse(stream));
                 }
                 Err(failure) => {
-                    error!("cannot accept a connection: {failure}");
-                    thread::sleep(ACCEPT_PAUSE);
+                    if !was_failing {
+                        error!("cannot accept a connection: {failure}");
+                    }
+                    // The thread goes on to serve the connections there are.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
