@@ -108,7 +108,10 @@ impl TestVm {
             .spawn()
             .expect("the monitor starts");
         let console = Console::collect(monitor.stdout.take().expect("it is piped"));
-        let client = Client::connect_within(&socket, PATIENCE).expect("the monitor listens");
+        let mut client = Client::connect_within(&socket, PATIENCE).expect("the monitor listens");
+        client
+            .set_timeout(Some(PATIENCE))
+            .expect("a minute is a time");
         Self {
             input: monitor.stdin.take(),
             directory,
