@@ -206,7 +206,7 @@ mod tests {
         writer.write_all(&[7; (TURN + 1) * RECEIVE_FIFO]).unwrap();
         let mut worker = SerialInput::new(Arc::clone(&serial), input.into());
         worker.on_event(INPUT).unwrap();
-        let read = || serial.metrics().read_count.get() as usize;
+        let read = || usize::try_from(serial.metrics().read_count.get()).unwrap();
         assert_eq!(read(), TURN * RECEIVE_FIFO);
         assert!(has_room_event(&serial));
         worker.on_event(ROOM).unwrap();

@@ -133,6 +133,32 @@ fn memory_that_does_not_fit(vm: &mut TestVm) {
     a_corrected_request_works(vm);
 }
 
+/// Address space of the monitor.
+fn mapped_kib(vm: &TestVm) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", vm.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let number = line.unwrap().split_whitespace().next().unwrap();
+    number.parse().unwrap()
+}
+
+#[vm_test(kernel = "hello")]
+fn failed_starts_give_back_what_they_took(vm: &mut TestVm) {
+    vm.machine(1, 512);
+    let empty = vm.path("empty");
+    fs::write(&empty, "").unwrap();
+    let source = json!({ "kernel_image_path": guest_kernel("hello"), "initrd_path": empty });
+    vm.put("/boot-source", &source);
+    let mut fail = || {
+        let why = vm.refused("PUT", START, Some(&instance_start()));
+        assert!(why.contains("the initrd is empty"), "{why}");
+        mapped_kib(vm)
+    };
+    let first = fail();
+    let last = (0..20).map(|_| fail()).last().unwrap();
+    assert!(last < first + (512 << 10), "{} KiB more", last - first);
+    a_corrected_request_works(vm);
+}
+
 #[vm_test(kernel = "hello")]
 fn memory_too_small_for_the_kernel(vm: &mut TestVm) {
     vm.machine(1, 1);
