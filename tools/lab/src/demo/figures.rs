@@ -147,10 +147,10 @@ fn end(process: &mut Process) -> Result<()> {
 /// Memory of a monitor without the guest's.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Mapped by this process alone.
+    /// Mapped by this process alone at the moment.
     pub private_kib: u64,
-    /// Of that, unchanged pages of files: the program itself, which monitors share.
-    pub clean_kib: u64,
+    /// Of that, what no file holds. The rest is the program itself, which monitors share.
+    pub own_kib: u64,
 }
 
 impl Memory {
@@ -172,11 +172,8 @@ impl Memory {
             };
             match key {
                 "Size:" => is_guest = kib >= guest_kib,
-                "Private_Dirty:" if !is_guest => memory.private_kib += kib,
-                "Private_Clean:" if !is_guest => {
-                    memory.private_kib += kib;
-                    memory.clean_kib += kib;
-                }
+                "Private_Clean:" | "Private_Dirty:" if !is_guest => memory.private_kib += kib,
+                "Anonymous:" if !is_guest => memory.own_kib += kib,
                 _ => {}
             }
         }
@@ -200,12 +197,12 @@ mod tests {
 
     #[test]
     fn guest_memory_is_left_out() {
-        let smaps = "5581-5582 r--p 0 00:00 12 /x\nSize: 4 kB\nPss: 2 kB\nPrivate_Clean: 1 kB\n\
-            7000-8000 rw-p 0 00:00 0\nSize: 131072 kB\nPss: 100 kB\nPrivate_Dirty: 100 kB\n\
-            9000-9100 rw-p 0 00:00 0\nSize: 8 kB\nPss: 8 kB\nPrivate_Dirty: 8 kB\n";
+        let smaps = "5581-5582 r--p 0 00:00 12 /x\nSize: 4 kB\nPrivate_Clean: 1 kB\nAnonymous: 0 kB\n\
+            7000-8000 rw-p 0 00:00 0\nSize: 131072 kB\nPrivate_Dirty: 100 kB\nAnonymous: 100 kB\n\
+            9000-9100 rw-p 0 00:00 0\nSize: 8 kB\nPrivate_Dirty: 8 kB\nAnonymous: 8 kB\n";
         let expected = Memory {
             private_kib: 9,
-            clean_kib: 1,
+            own_kib: 8,
         };
         assert_eq!(Memory::sum(smaps, 131_072), expected);
     }

@@ -244,8 +244,8 @@ impl Demo<'_> {
             "memory beyond the guest's",
             &format!("{} KiB", memory.private_kib),
             &format!(
-                "of the run above; {} KiB of it are the program, which monitors share",
-                memory.clean_kib
+                "in the run above; {} KiB its own, the rest the program, which monitors share",
+                memory.own_kib
             ),
         );
         let program = fs::metadata(self.monitor)?.len() >> 10;
