@@ -52,6 +52,7 @@ pub struct Vcpu {
     index: u8,
     fd: VcpuFd,
     access_size: AccessSize,
+    immediate_exit: ImmediateExit,
 }
 
 /// Where KVM says how wide the accesses of a port exit are: a string instruction makes many in one exit
@@ -78,28 +79,50 @@ impl AccessSize {
     }
 }
 
-/// Makes a running vCPU leave the guest; used from other threads together with a signal.
-pub struct Kick {
-    immediate_exit: *mut u8,
+/// `kvm_run.immediate_exit`: while it is set, `KVM_RUN` returns at once (KVM API 5).
+#[derive(Clone, Copy)]
+struct ImmediateExit(*mut u8);
+
+// SAFETY: The pointer leads into the `kvm_run` mapping of a `Vcpu`, wherever that one is, and is used for atomic
+// accesses only.
+unsafe impl Send for ImmediateExit {}
+// SAFETY: As above: accesses are atomic, so two threads may make them at once.
+unsafe impl Sync for ImmediateExit {}
+
+impl ImmediateExit {
+    fn of(fd: &mut VcpuFd) -> Self {
+        Self(&raw mut fd.get_kvm_run().immediate_exit)
+    }
+
+    fn set(self) {
+        self.flag().store(1, Ordering::Release);
+    }
+
+    /// Reads what it replaces: whoever set it did something before, which this thread sees from now on.
+    fn clear(self) {
+        self.flag().swap(0, Ordering::AcqRel);
+    }
+
+    fn flag<'a>(self) -> &'a AtomicU8 {
+        // SAFETY:
+        // 1. The byte is in the vCPU's `kvm_run` mapping, which lives as long as its `Vcpu`: that one holds this, or
+        //    a `Kick` does, whose owner keeps the vCPU's thread, and so the `Vcpu`, alive (see `vcpu::Handle`). No
+        //    reference leaves the methods above.
+        // 2. One byte is always aligned; all accesses of ours are atomic, and the kernel only reads it.
+        unsafe { AtomicU8::from_ptr(self.0) }
+    }
 }
 
-// SAFETY: The pointer is only used for atomic stores to one byte of a page shared with the kernel.
-unsafe impl Send for Kick {}
-// SAFETY: As above: stores are atomic, so two threads may store at once.
-unsafe impl Sync for Kick {}
+/// Makes a running vCPU leave the guest; used from other threads together with a signal.
+pub struct Kick(ImmediateExit);
 
 impl Kick {
-    /// The next, or current, `KVM_RUN` returns at once (KVM API 5 `kvm_run.immediate_exit`). A signal must
-    /// follow, for a vCPU that is already in the guest.
+    /// The next, or current, `KVM_RUN` returns at once. A signal must follow, for a vCPU that is already in the
+    /// guest.
     ///
     /// The caller upholds what [`Vcpu::kick`] asks: the vCPU outlives the handle.
     pub fn request_exit(&self) {
-        // SAFETY:
-        // 1. The byte is in the vCPU's `kvm_run` mapping, which lives as long as its `Vcpu`; the owner of
-        //    the handle keeps the vCPU's thread, and so the `Vcpu`, alive (see `vcpu::Handle`).
-        // 2. One byte is always aligned; all accesses of ours from other threads are atomic.
-        let flag = unsafe { AtomicU8::from_ptr(self.immediate_exit) };
-        flag.store(1, Ordering::Release);
+        self.0.set();
     }
 }
 
@@ -108,15 +131,14 @@ impl Vcpu {
         Self {
             index,
             access_size: AccessSize::of(&mut fd),
+            immediate_exit: ImmediateExit::of(&mut fd),
             fd,
         }
     }
 
     /// The way to stop it from another thread; must not be used after this vCPU is dropped.
-    pub fn kick(&mut self) -> Kick {
-        Kick {
-            immediate_exit: &raw mut self.fd.get_kvm_run().immediate_exit,
-        }
+    pub fn kick(&self) -> Kick {
+        Kick(self.immediate_exit)
     }
 
     /// Sets the state it boots with. CPUID comes first: since Linux 6.13 MSRs are checked against it.
@@ -171,23 +193,24 @@ impl Vcpu {
 
     /// Runs the guest until it needs something. Port and memory accesses become accesses to `ports` and `mmio`.
     pub fn run(&mut self, ports: &dyn Registers, mmio: &dyn Registers) -> Turn {
-        let end = match self.fd.run() {
-            Ok(exit) => match serve(exit, &self.access_size, ports, mmio) {
-                None => return Turn::Handled,
-                Some(End::Signal) => return self.interrupted(),
-                Some(end) => end,
-            },
+        let outcome = match self.fd.run() {
+            Ok(exit) => serve(exit, &self.access_size, ports, mmio),
             Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => {
-                return self.interrupted();
+                Outcome::Interrupted
             }
-            Err(error) => End::Other(format!("KVM_RUN failed: {}", io::Error::from(error))),
+            Err(error) => Outcome::Ended(End::Other(format!(
+                "KVM_RUN failed: {}",
+                io::Error::from(error)
+            ))),
         };
-        Turn::Ended(self.reason(end))
-    }
-
-    fn interrupted(&mut self) -> Turn {
-        self.fd.set_kvm_immediate_exit(0);
-        Turn::Interrupted
+        match outcome {
+            Outcome::Served => Turn::Handled,
+            Outcome::Interrupted => {
+                self.immediate_exit.clear();
+                Turn::Interrupted
+            }
+            Outcome::Ended(end) => Turn::Ended(self.reason(end)),
+        }
     }
 
     fn reason(&mut self, end: End) -> ExitReason {
@@ -205,10 +228,6 @@ impl Vcpu {
                     data: internal.data.iter().copied().take(count).collect(),
                 }
             }
-            End::Signal => ExitReason::Vcpu {
-                vcpu,
-                reason: "interrupted".to_owned(),
-            },
             End::Other(reason) => ExitReason::Vcpu { vcpu, reason },
         }
     }
@@ -216,63 +235,74 @@ impl Vcpu {
     /// Lets KVM finish the instruction whose access the last exit was (KVM API 5, note on `KVM_EXIT_IO`), without
     /// running the guest. A wide or repeated access has more parts, each an exit of its own.
     pub fn finish_access(&mut self, ports: &dyn Registers, mmio: &dyn Registers) {
-        self.fd.set_kvm_immediate_exit(1);
+        self.immediate_exit.set();
         // It ends with EINTR by design; a real failure shows at the next run.
-        while let Ok(exit) = self.fd.run() {
-            if serve(exit, &self.access_size, ports, mmio).is_some() {
-                break;
-            }
-        }
-        self.fd.set_kvm_immediate_exit(0);
+        while let Ok(exit) = self.fd.run()
+            && matches!(serve(exit, &self.access_size, ports, mmio), Outcome::Served)
+        {}
+        self.immediate_exit.clear();
     }
 }
 
-/// What else than an access an exit can be.
+/// What came of one exit.
+enum Outcome {
+    /// It was an access, and somebody answered it.
+    Served,
+    /// A signal came by.
+    Interrupted,
+    Ended(End),
+}
+
+/// Why a vCPU cannot go on.
 enum End {
     Reset,
     TripleFault,
+    /// KVM says more in `kvm_run`.
     Internal,
-    Signal,
     Other(String),
 }
 
-/// Turns an access into one of `ports` or `mmio`; gives any other exit back.
+/// Turns an access into one of `ports` or `mmio`.
 fn serve(
     exit: VcpuExit<'_>,
     access_size: &AccessSize,
     ports: &dyn Registers,
     mmio: &dyn Registers,
-) -> Option<End> {
-    match exit {
+) -> Outcome {
+    let end = match exit {
         VcpuExit::IoIn(port, data) => {
             for access in data.chunks_mut(access_size.get()) {
                 ports.read(port.into(), access);
             }
+            return Outcome::Served;
         }
         VcpuExit::IoOut(port, data) => {
             for access in data.chunks(access_size.get()) {
                 ports.write(port.into(), access);
             }
+            return Outcome::Served;
         }
-        VcpuExit::MmioRead(address, data) => mmio.read(address, data),
-        VcpuExit::MmioWrite(address, data) => mmio.write(address, data),
+        VcpuExit::MmioRead(address, data) => {
+            mmio.read(address, data);
+            return Outcome::Served;
+        }
+        VcpuExit::MmioWrite(address, data) => {
+            mmio.write(address, data);
+            return Outcome::Served;
+        }
         // The I/O APIC has edge-triggered pins only: nothing waits for an end of interrupt.
-        VcpuExit::IoapicEoi(_) => {}
-        VcpuExit::Intr => return Some(End::Signal),
-        VcpuExit::Shutdown => return Some(End::TripleFault),
-        VcpuExit::InternalError => return Some(End::Internal),
-        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET | KVM_SYSTEM_EVENT_SHUTDOWN, _) => {
-            return Some(End::Reset);
-        }
+        VcpuExit::IoapicEoi(_) => return Outcome::Served,
+        VcpuExit::Intr => return Outcome::Interrupted,
+        VcpuExit::Shutdown => End::TripleFault,
+        VcpuExit::InternalError => End::Internal,
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET | KVM_SYSTEM_EVENT_SHUTDOWN, _) => End::Reset,
         VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _) => {
-            return Some(End::Other("the guest reported a crash".to_owned()));
+            End::Other("the guest reported a crash".to_owned())
         }
-        VcpuExit::FailEntry(reason, cpu) => {
-            return Some(End::Other(format!(
-                "the CPU refused to enter the guest: hardware reason {reason:#x} on CPU {cpu}"
-            )));
-        }
-        other => return Some(End::Other(format!("unexpected exit {other:?}"))),
-    }
-    None
+        VcpuExit::FailEntry(reason, cpu) => End::Other(format!(
+            "the CPU refused to enter the guest: hardware reason {reason:#x} on CPU {cpu}"
+        )),
+        other => End::Other(format!("unexpected exit {other:?}")),
+    };
+    Outcome::Ended(end)
 }

@@ -83,7 +83,7 @@ impl Handle {
     ///
     /// # Errors
     /// When the host gives no thread.
-    pub(crate) fn spawn(mut vcpu: Vcpu, index: u8, event_loop: Sender) -> io::Result<Self> {
+    pub(crate) fn spawn(vcpu: Vcpu, index: u8, event_loop: Sender) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
         let must_park = Arc::new(AtomicBool::new(false));
         let kick = vcpu.kick();
