@@ -64,9 +64,10 @@ pub(crate) struct Handle {
     requests: mpsc::Sender<Request>,
     /// Set before a kick, cleared by the vCPU when it parks.
     must_park: Arc<AtomicBool>,
-    // The thread owns the `Vcpu` and ends only after `requests` is dropped, so this stays valid.
+    // The thread owns the `Vcpu` and ends only after `requests` is gone, so this stays valid.
     kick: Kick,
-    thread: JoinHandle<()>,
+    /// `None` once it is joined.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Installs the handler that makes a signal interrupt `KVM_RUN`. Once per process, before the first vCPU runs.
@@ -101,7 +102,7 @@ impl Handle {
             requests,
             must_park,
             kick,
-            thread,
+            thread: Some(thread),
         })
     }
 
@@ -121,13 +122,28 @@ impl Handle {
     pub(crate) fn park(&self) {
         self.must_park.store(true, Ordering::Release);
         self.kick.request_exit();
-        // Fails only when the thread is gone, and then nothing runs.
-        let _ = self.thread.kill(SIGRTMIN());
+        if let Some(thread) = &self.thread {
+            // Fails only when the thread is gone, and then nothing runs.
+            let _ = thread.kill(SIGRTMIN());
+        }
     }
 
     fn request(&self, request: Request) {
         // The thread lives as long as this handle, unless the process is about to end.
         let _ = self.requests.send(request);
+    }
+}
+
+/// A start that failed waits for its parked vCPUs: with them the VM is gone, and its memory can go. A machine that
+/// runs is never dropped.
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let (unconnected, _) = mpsc::channel();
+        self.requests = unconnected;
+        if let Some(thread) = self.thread.take() {
+            // One that panicked is gone too.
+            let _ = thread.join();
+        }
     }
 }
 
