@@ -53,11 +53,18 @@ pub fn allocate(
     regions: &[(GuestAddress, u64)],
     pages: HugePages,
 ) -> Result<GuestMemory, MemoryError> {
-    let mapped: Result<Vec<_>, _> = regions
-        .iter()
-        .map(|&(start, len)| map_region(start, len, pages))
-        .collect();
-    GuestMemory::from_regions(mapped?).map_err(|_| MemoryError::TooLarge {
+    let mut mapped = Vec::with_capacity(regions.len());
+    for &(start, len) in regions {
+        match map_region(start, len, pages) {
+            Ok(region) => mapped.push(region),
+            Err(error) => {
+                // A region does not unmap itself, and its huge pages would stay reserved.
+                mapped.iter().for_each(unmap_region);
+                return Err(error);
+            }
+        }
+    }
+    GuestMemory::from_regions(mapped).map_err(|_| MemoryError::TooLarge {
         len: regions.iter().map(|(_, len)| len).sum(),
     })
 }
@@ -65,9 +72,13 @@ pub fn allocate(
 /// Unmaps memory that [`allocate`] made, unless somebody else still holds it.
 pub(crate) fn release(memory: Arc<GuestMemory>) {
     for region in Arc::into_inner(memory).iter().flat_map(GuestMemory::iter) {
-        let size = usize::try_from(region.len()).expect("it was mapped");
-        unmap(region.as_ptr(), size);
+        unmap_region(region);
     }
+}
+
+fn unmap_region(region: &GuestRegionMmap) {
+    let size = usize::try_from(region.len()).expect("it was mapped");
+    unmap(region.as_ptr(), size);
 }
 
 fn map_region(
@@ -90,7 +101,8 @@ fn adopt(address: *mut u8, size: usize) -> Result<MmapRegion, vm_memory::mmap::M
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
     // SAFETY: `address` is the start of a mapping of `size` bytes, made with these protections and flags by
-    // `map_private`, that nothing else owns. Only `release` unmaps it, when nobody holds the region any more.
+    // `map_private`, that nothing else owns. Only `unmap_region` unmaps it, when nobody else holds the region: it is
+    // not yet part of a memory, or the last holder of that lets go.
     unsafe { builder.with_raw_mmap_pointer(address) }.build()
 }
 
@@ -185,6 +197,16 @@ mod tests {
     fn huge_pages_that_the_host_does_not_have_are_refused() {
         let error = allocate(&[(GuestAddress(0), 1 << 45)], HugePages::TwoMiB).unwrap_err();
         assert!(matches!(error, MemoryError::HugePages { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_region_that_cannot_be_mapped_takes_those_before_it_along() {
+        // Six that stay would not fit the address space of 128 TiB.
+        for _ in 0..6 {
+            let regions = [(GuestAddress(0), 1 << 45), (GuestAddress(1 << 46), 1 << 60)];
+            let error = allocate(&regions, HugePages::None).unwrap_err();
+            assert!(error.to_string().contains("1152921504606846976 bytes"));
+        }
     }
 
     #[test]
