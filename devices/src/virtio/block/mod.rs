@@ -37,7 +37,7 @@ const QUEUE_SIZE: u16 = 256;
 /// Requests done in one turn, before the neighbours on the loop get theirs.
 const TURN: usize = 64;
 
-/// Bytes moved in one turn, about; a request is not cut.
+/// Bytes moved in one turn, about; a request is not cut. A flush takes a whole turn: the host may take its time.
 const TURN_BYTES: usize = 8 << 20;
 
 const KICK: Token = Token(0);
@@ -170,8 +170,7 @@ impl BlockWorker {
                 && let Some(done) = self.queue.pop(&mut self.chain)?
             {
                 served += 1;
-                bytes += self.chain.readable.len() + self.chain.writable.len();
-                self.serve(done)?;
+                bytes += self.serve(done)?;
             }
             if served >= TURN || bytes >= TURN_BYTES {
                 super::kick_again(&self.kick);
@@ -190,10 +189,16 @@ impl BlockWorker {
         Ok(())
     }
 
-    /// Does the request in `chain` and gives its head back.
-    fn serve(&mut self, done: Completion) -> Result<(), QueueError> {
+    /// Does the request in `chain` and gives its head back. Returns what it took of [`TURN_BYTES`].
+    fn serve(&mut self, done: Completion) -> Result<usize, QueueError> {
+        let mut bytes = self.chain.readable.len() + self.chain.writable.len();
         let len = match parse(&mut self.chain, self.file.disk()) {
-            Ok(request) => self.execute(request),
+            Ok(request) => {
+                if request.op == Op::Flush {
+                    bytes = TURN_BYTES;
+                }
+                self.execute(request)
+            }
             Err(Malformed { status, .. }) => {
                 self.metrics.invalid_reqs_count.increment();
                 match status {
@@ -202,7 +207,8 @@ impl BlockWorker {
                 }
             }
         };
-        self.queue.give_back(done, len)
+        self.queue.give_back(done, len)?;
+        Ok(bytes)
     }
 
     /// Does a request and answers it. Returns the bytes written from the start of its writable buffers.

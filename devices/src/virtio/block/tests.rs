@@ -279,7 +279,7 @@ fn full_queue_is_done_in_bounded_turns() {
     let image = image();
     let mut guest = guest(&drive(&image));
     let mut header = [0; 16];
-    header[0] = 4;
+    header[0] = 8;
     guest.poke(HEADER, &header);
     for _ in 0..128 {
         guest.queues[0].add(&[Buffer::Readable(HEADER, 16), Buffer::Writable(STATUS, 1)]);
@@ -289,6 +289,22 @@ fn full_queue_is_done_in_bounded_turns() {
     guest.workers.turn().unwrap();
     guest.workers.turn().unwrap();
     assert_eq!(guest.queues[0].take_used().len(), 128 - TURN);
+}
+
+#[test]
+fn a_flush_ends_the_turn() {
+    let image = image();
+    let mut guest = guest(&drive(&image));
+    let mut header = [0; 16];
+    header[0] = 4;
+    guest.poke(HEADER, &header);
+    for _ in 0..3 {
+        guest.queues[0].add(&[Buffer::Readable(HEADER, 16), Buffer::Writable(STATUS, 1)]);
+    }
+    for _ in 0..3 {
+        guest.workers.turn().unwrap();
+        assert_eq!(guest.queues[0].take_used().len(), 1);
+    }
 }
 
 #[test]
