@@ -203,10 +203,15 @@ mod bench {
             }
         }
 
+        /// Shows the worker an event.
+        pub(crate) fn show(&mut self, token: Token) {
+            self.worker.on_event(token).unwrap();
+        }
+
         /// Shows the worker an event, and says how often it allocated.
         pub(crate) fn allocations_of(&mut self, token: u32) -> u64 {
             let before = allocations();
-            self.worker.on_event(Token(token)).unwrap();
+            self.show(Token(token));
             allocations() - before
         }
     }

@@ -148,18 +148,19 @@ impl Receiver {
         }
     }
 
-    /// Receives one frame. False when the tap has none.
+    /// Receives one frame, or loses it. False when the tap has none.
     fn receive(&mut self, tap: &Tap, metrics: &NetMetrics) -> Result<bool, QueueError> {
         let room = self.chain.writable.len();
         // One byte more than there is room for tells a frame that fits from one that is cut.
         let len = match tap.receive(&mut self.chain.writable, &mut [0]) {
             Ok(len) => len,
             Err(error) => {
-                self.has_frames = false;
+                // EINVAL costs one frame, whose header the tap cannot hand over; the next may be sound.
+                self.has_frames = error.kind() == io::ErrorKind::InvalidInput;
                 if error.kind() != io::ErrorKind::WouldBlock {
                     metrics.tap_read_fails.increment();
                 }
-                return Ok(false);
+                return Ok(self.has_frames);
             }
         };
         if len > room {

@@ -231,6 +231,22 @@ fn waiting_buffers_survive_a_pause() {
     assert_eq!(wire.received(), [(heads[0], 100), (heads[1], 100)]);
 }
 
+/// An event counter refuses a read of fewer than 8 bytes with EINVAL, as a tap does when it cannot hand a frame's
+/// header over.
+#[test]
+fn frames_are_received_after_a_read_that_was_refused() {
+    let counter = rustix::event::eventfd(1, rustix::event::EventfdFlags::empty()).unwrap();
+    let mut net = Net::on(Tap::fake(counter), &interface());
+    let metrics = net.metrics();
+    let mut bench = Bench::new(&mut net, MRG_RXBUF);
+    let small = bench.drivers[0].add(&[Buffer::Writable(0x1000, 5)]);
+    bench.show(TAP);
+    assert_eq!(metrics.tap_read_fails.get(), 64, "one turn");
+    let large = bench.drivers[0].add(&[Buffer::Writable(0x2000, 500)]);
+    bench.show(KICK);
+    assert_eq!(bench.drivers[0].take_used(), [(small, 5), (large, 3)]);
+}
+
 #[test]
 fn flood_is_taken_in_bounded_turns() {
     let mut wire = wire(0);
