@@ -26,6 +26,8 @@ pub(super) struct Receiver {
     /// Buffers that wait for frames: those of `held`, in order, in `writable`.
     chain: Chain,
     held: VecDeque<Held>,
+    /// How many of `held`, from the front, were popped before a head that was refused: these cannot be put back.
+    before_refused: usize,
     /// The tap may have a frame.
     has_frames: bool,
     /// The driver once offered room for the longest frame. Then it is waited for: the tap keeps frames
@@ -63,6 +65,7 @@ impl Receiver {
         Self {
             chain: queue.new_chain(),
             held: VecDeque::new(),
+            before_refused: 0,
             queue,
             needed,
             is_mergeable,
@@ -76,10 +79,17 @@ impl Receiver {
         self.has_frames = true;
     }
 
-    /// Gives back nothing that was not filled: waiting buffers return to the driver's side of the ring.
+    /// Waiting buffers return to the driver's side of the ring. Those before a head that has gone back already cannot,
+    /// and go back empty: only a driver that broke a rule loses a buffer by it.
     pub(super) fn stop(mut self) -> Queue {
-        while let Some(held) = self.held.pop_back() {
+        while self.held.len() > self.before_refused
+            && let Some(held) = self.held.pop_back()
+        {
             self.queue.put_back(held.done);
+        }
+        for held in self.held {
+            // Fails only when the ring is no longer memory, and then no driver can see it.
+            let _ = self.queue.give_back(held.done, 0);
         }
         self.queue
     }
@@ -127,6 +137,7 @@ impl Receiver {
             } else {
                 metrics.rx_fails.increment();
                 self.queue.give_back(done, 0)?;
+                self.before_refused = self.held.len();
                 return Ok(Room::Refused);
             }
         }
@@ -189,6 +200,7 @@ impl Receiver {
         let header = &self.chain.writable;
         header.copy_from(NUM_BUFFERS_AT, &num_buffers.to_le_bytes());
         self.chain.writable.advance(room);
+        self.before_refused = self.before_refused.saturating_sub(filled);
         let mut left = len;
         let all = self.held.drain(..filled).map(|held| {
             let part = left.min(held.len);

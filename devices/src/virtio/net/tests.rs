@@ -231,6 +231,21 @@ fn waiting_buffers_survive_a_pause() {
     assert_eq!(wire.received(), [(heads[0], 100), (heads[1], 100)]);
 }
 
+#[test]
+fn each_head_comes_back_once_though_one_between_waiting_ones_was_refused() {
+    let mut wire = wire(MRG_RXBUF | GUEST_TSO4);
+    let first = wire.offer(0x1000, 2000);
+    let refused = wire.guest.queues[0].add(&[Buffer::Writable(u64::MAX, 2000)]);
+    let last = wire.offer(0x2000, 2000);
+    wire.turn();
+    assert_eq!(wire.received(), [(refused, 0)]);
+    wire.guest.transport.pause();
+    wire.guest.transport.resume();
+    wire.send_from_host(100);
+    wire.turn();
+    assert_eq!(wire.received(), [(first, 0), (last, 100)]);
+}
+
 /// An event counter refuses a read of fewer than 8 bytes with EINVAL, as a tap does when it cannot hand a frame's
 /// header over.
 #[test]
