@@ -12,6 +12,7 @@
 //! slot marked `Moving`. Meanwhile other vCPUs read the registers as they were before, and what they write is
 //! ignored. A reset has happened when the write that asked for it returns.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
@@ -36,6 +37,8 @@ pub(super) struct Slot {
     kick: EventFd,
     workers: Arc<dyn WorkerLoop>,
     pub(super) interrupt: Arc<WiredInterrupt>,
+    /// The log has it that the host refused the device.
+    has_warned: AtomicBool,
     registers: Mutex<Registers>,
 }
 
@@ -85,6 +88,7 @@ impl Slot {
             kick,
             workers,
             interrupt: Arc::new(interrupt),
+            has_warned: AtomicBool::new(false),
             registers: Mutex::new(registers),
         }
     }
@@ -258,13 +262,14 @@ impl Slot {
         })
     }
 
-    /// A host that refuses is news; rings that a driver got wrong it can repeat at will.
+    /// A host that refuses is news, once: the driver can start the device again and again. Rings that a driver got
+    /// wrong are none.
     fn log(&self, error: &ActivateError) {
         let id = self.id.0;
         let source = error.source.get_ref();
         if source.is_some_and(|source| source.is::<QueueError>()) {
-            tracing::debug!("device {id} needs a reset: {error}: {}", error.source);
-        } else {
+            tracing::trace!("device {id} needs a reset: {error}: {}", error.source);
+        } else if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!("device {id} needs a reset: {error}: {}", error.source);
         }
     }

@@ -1,6 +1,6 @@
 //! What a driver sees through the window.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
 use crate::Registers;
@@ -194,6 +194,43 @@ fn device_that_does_not_start_needs_a_reset() {
     device.fails = true;
     let guest = FakeGuest::running(device, 0);
     assert_eq!(guest.read(STATUS), 15 | 0x40);
+}
+
+/// Counts what is logged on its thread.
+#[derive(Clone, Default)]
+struct LogCounter(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for LogCounter {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::DEBUG
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::Id {
+        tracing::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+    fn enter(&self, _: &tracing::Id) {}
+    fn exit(&self, _: &tracing::Id) {}
+}
+
+#[test]
+fn a_driver_cannot_fill_the_log_by_starting_a_device_that_fails() {
+    let mut device = Echo::new();
+    device.fails = true;
+    let mut guest = FakeGuest::new(device);
+    let logged = LogCounter::default();
+    tracing::subscriber::with_default(logged.clone(), || {
+        for _ in 0..5 {
+            guest.start(0);
+            guest.write(STATUS, 0);
+        }
+    });
+    assert_eq!(logged.0.load(Ordering::Relaxed), 1);
 }
 
 #[test]
