@@ -7,13 +7,13 @@
 //!              --Parked, Ended---+
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, mpsc};
 
 use devices::virtio::queue::Queue;
-use devices::virtio::{Token, Worker, WorkerId, WorkerLoop};
+use devices::virtio::{Source, Token, Worker, WorkerId, WorkerLoop};
 use event_manager::{
     EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
 };
@@ -95,6 +95,8 @@ impl WorkerLoop for Sender {
 pub(crate) struct EventLoop {
     events: EventManager<Subscriber>,
     running: BTreeMap<WorkerId, SubscriberId>,
+    /// Workers whose events could not be watched, and the log has it: a guest may start them again and again.
+    deaf: BTreeSet<WorkerId>,
     messages: mpsc::Receiver<Message>,
     /// Messages that arrived while the loop waited for a particular one.
     postponed: VecDeque<Message>,
@@ -105,10 +107,13 @@ pub(crate) struct EventLoop {
 impl EventLoop {
     pub(crate) fn new(receiver: Receiver) -> Result<Self, event_manager::Error> {
         let mut events = EventManager::new_with_capacity(64)?;
-        events.add_subscriber(Subscriber::Wake(receiver.wake));
+        let wake = Events::new_raw(receiver.wake.as_raw_fd(), EventSet::IN);
+        let subscriber = events.add_subscriber(Subscriber::Wake(receiver.wake));
+        events.event_ops(subscriber)?.add(wake)?;
         Ok(Self {
             events,
             running: BTreeMap::new(),
+            deaf: BTreeSet::new(),
             messages: receiver.messages,
             postponed: VecDeque::new(),
             served: 0,
@@ -185,15 +190,37 @@ impl EventLoop {
     /// Puts a worker on the loop and lets it look at all of its sources once.
     pub(crate) fn start(&mut self, id: WorkerId, worker: Box<dyn Worker>) {
         drop(self.stop(id));
+        let sources = worker.sources();
         let mut host = WorkerHost {
             worker,
             is_broken: false,
         };
-        for source in host.worker.sources() {
+        for source in &sources {
             host.on_event(source.token);
         }
         let subscriber = self.events.add_subscriber(Subscriber::Worker(host));
         self.running.insert(id, subscriber);
+        if let Err(error) = self.watch(subscriber, &sources)
+            && self.deaf.insert(id)
+        {
+            // Out of watches (epoll(7), max_user_watches): the device stays silent, the machine goes on.
+            tracing::error!(
+                "cannot watch the events of device {}: {error}; raise fs.epoll.max_user_watches",
+                id.0
+            );
+        }
+    }
+
+    fn watch(
+        &mut self,
+        subscriber: SubscriberId,
+        sources: &[Source],
+    ) -> Result<(), event_manager::Error> {
+        let mut ops = self.events.event_ops(subscriber)?;
+        sources.iter().try_for_each(|source| {
+            let set = source.events | EventSet::EDGE_TRIGGERED;
+            ops.add(Events::with_data_raw(source.fd, source.token.0, set))
+        })
     }
 
     /// Takes a worker off the loop; its queues, or none if it does not run.
@@ -237,28 +264,15 @@ impl MutEventSubscriber for Subscriber {
         }
     }
 
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        let result = match self {
-            Self::Wake(wake) => ops.add(Events::new_raw(wake.as_raw_fd(), EventSet::IN)),
-            Self::Worker(host) => host.worker.sources().into_iter().try_for_each(|source| {
-                let set = source.events | EventSet::EDGE_TRIGGERED;
-                ops.add(Events::with_data_raw(source.fd, source.token.0, set))
-            }),
-        };
-        if let Err(error) = result {
-            // Out of watches (epoll(7), max_user_watches): the device stays silent, the machine goes on.
-            tracing::error!(
-                "cannot watch a device's events: {error}; raise fs.epoll.max_user_watches"
-            );
-        }
-    }
+    /// Whoever adds a subscriber says what to watch, and hears of a failure.
+    fn init(&mut self, _ops: &mut EventOps<'_>) {}
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use devices::virtio::{QueueError, Source};
+    use devices::virtio::QueueError;
 
     use super::*;
 
@@ -299,6 +313,39 @@ mod tests {
         sender.send(Message::Parked);
         assert!(matches!(event_loop.next(), Ok(Message::Parked)));
         assert!(turns.load(Ordering::Relaxed) >= 10);
+    }
+
+    /// Its source is no descriptor.
+    struct Deaf;
+
+    impl Worker for Deaf {
+        fn sources(&self) -> Vec<Source> {
+            vec![Source {
+                fd: -1,
+                token: Token(0),
+                events: EventSet::IN,
+            }]
+        }
+
+        fn on_event(&mut self, _token: Token) -> Result<(), QueueError> {
+            Ok(())
+        }
+
+        fn stop(self: Box<Self>) -> Vec<Queue> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_watched_starts_and_stops_and_is_told_of_once() {
+        let (_sender, receiver) = channel().unwrap();
+        let mut event_loop = EventLoop::new(receiver).unwrap();
+        for _ in 0..3 {
+            event_loop.start(WorkerId(1), Box::new(Deaf));
+            assert_eq!(event_loop.deaf.len(), 1);
+        }
+        event_loop.stop(WorkerId(1));
+        assert!(event_loop.running.is_empty());
     }
 
     #[test]
