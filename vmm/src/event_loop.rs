@@ -156,7 +156,8 @@ impl EventLoop {
             match self.serve(message) {
                 Some(Message::Parked) => parked += 1,
                 Some(Message::Ended(reason)) => {
-                    // That vCPU stands still too.
+                    // That vCPU stands still too. One that reset the machine says both and counts twice, which may
+                    // leave another out: it stops at its next exit.
                     parked += 1;
                     self.postponed.push_back(Message::Ended(reason));
                 }
