@@ -22,7 +22,8 @@ pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
 /// A window of ports or memory-mapped registers that vCPUs access.
 ///
 /// Called from every vCPU thread, so implementations hold their own lock, for one access at a time.
-/// `data` is 1, 2, 4 or 8 bytes long; `offset` is relative to the window. A guest chooses both.
+/// `data` is 1 to 8 bytes long (an access across two pages comes in two parts of any length); `offset` is relative to
+/// the window. A guest chooses both.
 pub trait Registers: Send + Sync {
     /// Fills `data` with the registers at `offset`.
     fn read(&self, offset: u64, data: &mut [u8]);
