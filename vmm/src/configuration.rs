@@ -20,7 +20,7 @@ pub(crate) struct Configuration {
 /// A device as the user stated it, and as it was opened.
 pub(crate) struct Attachment<C, D> {
     pub(crate) config: C,
-    /// Gone once the machine took it.
+    /// Gone once the machine took it, or it was closed.
     device: Option<D>,
 }
 
@@ -32,7 +32,12 @@ impl<C, D> Attachment<C, D> {
         }
     }
 
-    /// Takes the device for a machine; opens it again when an earlier start took it and failed.
+    /// Lets go of the device; whoever takes it next opens it again.
+    pub(crate) fn close(&mut self) {
+        self.device = None;
+    }
+
+    /// Takes the device for a machine; opens it again when it was closed, or an earlier start took it and failed.
     pub(crate) fn take<E>(&mut self, open: impl FnOnce(&C) -> Result<D, E>) -> Result<D, E> {
         match self.device.take() {
             Some(device) => Ok(device),

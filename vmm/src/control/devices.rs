@@ -62,16 +62,66 @@ impl Command for PutNetworkInterface {
         {
             return Err(NetworkError::MacInUse(mac).into());
         }
-        // The tap of the interface it replaces is closed first: it may be the same one.
         let place = interfaces
             .iter()
             .position(|other| other.config.iface_id == interface.iface_id);
-        if let Some(index) = place {
-            interfaces.remove(index);
+        // A tap serves one: it is closed first when the interface to be replaced has it. That one stays if this fails.
+        if let Some(index) = place
+            && interfaces[index].config.host_dev_name == interface.host_dev_name
+        {
+            interfaces[index].close();
         }
         let device = Net::open(&interface).map_err(NetworkError::Create)?;
-        let index = place.unwrap_or(interfaces.len());
-        interfaces.insert(index, Attachment::new(interface, device));
+        let attachment = Attachment::new(interface, device);
+        match place {
+            Some(index) => interfaces[index] = attachment,
+            None => interfaces.push(attachment),
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::configuration::Configuration;
+    use crate::control::Mailbox;
+    use crate::event_loop::EventLoop;
+
+    fn vm() -> Vm {
+        let (_, mailbox) = Mailbox::new().unwrap();
+        Vm {
+            lifecycle: Lifecycle::NotStarted,
+            config: Configuration::default(),
+            machine: None,
+            event_loop: EventLoop::new(mailbox.receiver).unwrap(),
+            sender: mailbox.sender,
+        }
+    }
+
+    #[test]
+    fn an_interface_outlives_a_refused_replacement() {
+        let mut vm = vm();
+        let tap = format!("ctl{}", std::process::id());
+        let put = |vm: &mut Vm, tap: &str, mtu: u16| {
+            let interface = json!({ "iface_id": "eth0", "host_dev_name": tap, "mtu": mtu });
+            vm.execute(PutNetworkInterface(
+                serde_json::from_value(interface).unwrap(),
+            ))
+        };
+        if let Err(error) = put(&mut vm, &tap, 1500) {
+            eprintln!("skipped, runs with CAP_NET_ADMIN: {error:?}");
+            return;
+        }
+        for (name, mtu) in [(tap.as_str(), 67), ("no/such", 1500)] {
+            assert!(put(&mut vm, name, mtu).is_err());
+            let stated = vm.config.to_stated().network_interfaces;
+            assert_eq!(stated.len(), 1);
+            assert_eq!(stated[0].mtu, Some(1500));
+        }
+        put(&mut vm, &tap, 9000).unwrap();
+        assert_eq!(vm.config.to_stated().network_interfaces.len(), 1);
     }
 }
