@@ -8,6 +8,10 @@ use super::{BEFORE_START, Command, CommandError, DriveError, NetworkError};
 use crate::configuration::Attachment;
 use crate::{Lifecycle, Vm};
 
+/// The most drives, and the most interfaces, that can be described: more than a machine has room for, which
+/// `InstanceStart` tells, and few enough for the descriptors they hold until then.
+pub(super) const MAX_DESCRIBED: usize = 64;
+
 /// `PUT /drives/{id}`.
 pub struct PutDrive(pub Drive);
 /// `PUT /network-interfaces/{id}`.
@@ -26,10 +30,13 @@ impl Command for PutDrive {
         if drive.is_root_device && drives.iter().any(is_other_root) {
             return Err(DriveError::RootExists.into());
         }
-        let device = Block::open(&drive).map_err(DriveError::Create)?;
         let place = drives
             .iter()
             .position(|d| d.config.drive_id == drive.drive_id);
+        if place.is_none() && drives.len() >= MAX_DESCRIBED {
+            return Err(DriveError::TooMany.into());
+        }
+        let device = Block::open(&drive).map_err(DriveError::Create)?;
         let is_root = drive.is_root_device;
         let attachment = Attachment::new(drive, device);
         match place {
@@ -65,6 +72,9 @@ impl Command for PutNetworkInterface {
         let place = interfaces
             .iter()
             .position(|other| other.config.iface_id == interface.iface_id);
+        if place.is_none() && interfaces.len() >= MAX_DESCRIBED {
+            return Err(NetworkError::TooMany.into());
+        }
         // A tap serves one: it is closed first when the interface to be replaced has it. That one stays if this fails.
         if let Some(index) = place
             && interfaces[index].config.host_dev_name == interface.host_dev_name
@@ -99,6 +109,24 @@ mod tests {
             event_loop: EventLoop::new(mailbox.receiver).unwrap(),
             sender: mailbox.sender,
         }
+    }
+
+    #[test]
+    fn drives_are_bounded_and_can_still_be_replaced() {
+        let mut vm = vm();
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let mut put = |id: usize| {
+            let drive = json!({
+                "drive_id": id.to_string(), "is_root_device": false, "path_on_host": image.path(),
+            });
+            vm.execute(PutDrive(serde_json::from_value(drive).unwrap()))
+        };
+        for id in 0..MAX_DESCRIBED {
+            put(id).unwrap();
+        }
+        put(0).unwrap();
+        let refused = put(MAX_DESCRIBED).unwrap_err();
+        assert!(matches!(refused, CommandError::Drive(DriveError::TooMany)));
     }
 
     #[test]

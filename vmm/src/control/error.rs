@@ -7,6 +7,7 @@ use devices::virtio::block::DiskError;
 use devices::virtio::net::NetError;
 use vm_config::{MacAddress, MachineError};
 
+use super::devices::MAX_DESCRIBED;
 use crate::boot::cmdline::CmdlineError;
 use crate::builder::StartError;
 
@@ -66,6 +67,11 @@ pub enum DriveError {
     /// There is one root at most.
     #[error("A root block device already exists!")]
     RootExists,
+    /// More than can be described.
+    #[error(
+        "there are {MAX_DESCRIBED} drives already, the most a microVM can have; leave this one out, or replace one by its drive_id"
+    )]
+    TooMany,
     /// The device or its back end.
     #[error(transparent)]
     Create(#[from] DiskError),
@@ -77,6 +83,11 @@ pub enum NetworkError {
     /// Two interfaces with one address.
     #[error("Could not create the network device: The MAC address is already in use: {0}")]
     MacInUse(MacAddress),
+    /// More than can be described.
+    #[error(
+        "Could not create the network device: there are {MAX_DESCRIBED} interfaces already, the most a microVM can have; leave this one out, or replace one by its iface_id"
+    )]
+    TooMany,
     /// The device or its tap.
     #[error(transparent)]
     Create(#[from] NetError),
