@@ -43,13 +43,9 @@ impl Command for PatchMachine {
 /// Takes a machine that passes all checks; else the one before stays.
 fn adopt(vm: &mut Vm, mut machine: Machine) -> Result<(), CommandError> {
     machine.check().map_err(CommandError::Machine)?;
-    if machine
-        .cpu_template
-        .take_if(|name| *name == CpuTemplate::None)
-        .is_none()
-        && machine.cpu_template.is_some()
-    {
-        return Err(CommandError::NotSupported("cpu_template"));
+    match machine.cpu_template.take() {
+        None | Some(CpuTemplate::None) => {}
+        Some(_) => return Err(CommandError::NotSupported("cpu_template")),
     }
     vm.config.machine = machine;
     Ok(())
