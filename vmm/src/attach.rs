@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use devices::legacy::ioapic::{self, IoApic};
-use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput};
+use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
 use devices::virtio::block::{Block, DiskError};
 use devices::virtio::net::{Net, NetError};
 use devices::virtio::transport::mmio::{self, MmioTransport};
@@ -13,7 +13,7 @@ use vm_config::Drive;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
-    COM1_PORT, GSI_COM1, GSI_KEYBOARD, I8042_COMMAND_PORT, I8042_DATA_PORT, IOAPIC_START,
+    COM1_PORT, GSI_COM1, GSI_KEYBOARD, I8042_DATA_PORT, IOAPIC_START,
 };
 use crate::boot::cmdline::CommandLine;
 use crate::bus::Bus;
@@ -26,9 +26,6 @@ use crate::vcpu::MachineEnd;
 
 /// The console's input has the place behind those of all devices.
 const CONSOLE_WORKER: WorkerId = WorkerId(u16::MAX);
-
-/// Registers of a 16550A.
-const COM1_PORTS: u64 = 8;
 
 /// Why a device cannot be attached.
 #[derive(Debug, thiserror::Error)]
@@ -106,29 +103,24 @@ fn attach_legacy(vm: &KvmVm, sender: &Sender) -> Result<Attached, AttachError> {
     let mut mmio = Bus::default();
     if vm.controllers() == InterruptControllers::Split {
         let ioapic = Arc::new(IoApic::new(vm.routes()));
-        mmio.add(IOAPIC_START.0, ioapic::WINDOW, ioapic);
+        mmio.add(IOAPIC_START.0, ioapic::WINDOW_LEN, ioapic);
     }
     let output = ConsoleSink::new(console::output().map_err(AttachError::Console)?);
     let serial_line = Box::new(wired_line(vm, GSI_COM1)?);
-    let serial = Serial::new(serial_line, Box::new(output)).map_err(AttachError::Event)?;
-    let serial = Arc::new(serial);
-    ports.add(COM1_PORT.into(), COM1_PORTS, serial.clone());
+    let port = Serial::new(serial_line, Box::new(output)).map_err(AttachError::Event)?;
+    let port = Arc::new(port);
+    ports.add(COM1_PORT.into(), serial::WINDOW_LEN, port.clone());
     let end = Arc::new(MachineEnd::new(sender.clone()));
     let keyboard_line = Box::new(wired_line(vm, GSI_KEYBOARD)?);
     let keyboard = Arc::new(I8042::new(keyboard_line, end.clone()));
-    let keyboard_ports = I8042_COMMAND_PORT - I8042_DATA_PORT + 1;
-    ports.add(
-        I8042_DATA_PORT.into(),
-        keyboard_ports.into(),
-        keyboard.clone(),
-    );
+    ports.add(I8042_DATA_PORT.into(), i8042::WINDOW_LEN, keyboard.clone());
     Ok(Attached {
         ports,
         mmio,
         places: Vec::new(),
         transports: Vec::new(),
         keyboard,
-        serial,
+        serial: port,
         end,
     })
 }

@@ -17,7 +17,7 @@ use crate::Registers;
 pub const PINS: u8 = 24;
 
 /// Length of the register window, bytes.
-pub const WINDOW: u64 = 0x1000;
+pub const WINDOW_LEN: u64 = 0x1000;
 
 /// Register select, and the window onto the selected register (datasheet §3.1).
 const IOREGSEL: u64 = 0x00;

@@ -13,12 +13,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{InterruptRoutes, KvmError, Vcpu};
-
-/// I/O APIC pins, and so wired GSIs.
-const IOAPIC_PINS: u64 = 24;
-
-/// Three pages that Intel CPUs without unrestricted guest mode need (KVM API 4.35 `KVM_SET_TSS_ADDR`).
-const TSS_ADDRESS: usize = 0xfffb_d000;
+use crate::arch::x86_64::layout::{IOAPIC_PINS, KVM_TSS_START};
 
 /// This host's KVM.
 pub struct Host {
@@ -99,7 +94,8 @@ impl Host {
         let fd = self.create_vm_fd()?;
         let fd = Arc::new(fd);
         add_memory(&fd, &memory, dirty_log)?;
-        fd.set_tss_address(TSS_ADDRESS)
+        let tss = usize::try_from(KVM_TSS_START.0).expect("it lies below 4 GiB");
+        fd.set_tss_address(tss)
             .map_err(KvmError::call("KVM_SET_TSS_ADDR"))?;
         let controllers = create_controllers(&self.kvm, &fd)?;
         Ok(KvmVm {
@@ -155,7 +151,7 @@ fn create_controllers(kvm: &Kvm, fd: &VmFd) -> Result<InterruptControllers, KvmE
     }
     let request = kvm_enable_cap {
         cap: KVM_CAP_SPLIT_IRQCHIP,
-        args: [IOAPIC_PINS, 0, 0, 0],
+        args: [IOAPIC_PINS.into(), 0, 0, 0],
         ..Default::default()
     };
     fd.enable_cap(&request)

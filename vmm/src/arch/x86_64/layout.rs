@@ -8,6 +8,7 @@
 //! Low memory is the first boot stage's scratch space: what lies below [`SYSTEM_START`] may be overwritten by the guest
 //! as soon as it has read it. What lies in the system area stays reserved, so that the guest can read it at any time.
 
+use devices::legacy::ioapic;
 use vm_memory::GuestAddress;
 
 const MIB: u64 = 1 << 20;
@@ -65,10 +66,8 @@ pub const ECAM_START: GuestAddress = GuestAddress(0xeec0_0000);
 pub const ECAM_SIZE: u64 = 256 * MIB;
 /// I/O APIC registers (82093AA §3.0).
 pub const IOAPIC_START: GuestAddress = GuestAddress(0xfec0_0000);
-/// Bytes the I/O APIC answers on.
-pub const IOAPIC_SIZE: u64 = 0x1000;
 /// Input pins of the I/O APIC: GSI 0..=23.
-pub const IOAPIC_PINS: u32 = 24;
+pub const IOAPIC_PINS: u32 = ioapic::PINS as u32;
 /// Local APIC registers (Intel SDM vol. 3 §11.4.1).
 pub const LAPIC_START: GuestAddress = GuestAddress(0xfee0_0000);
 /// Three pages that KVM uses on hosts without unrestricted guests (KVM API 4.36 `KVM_SET_TSS_ADDR`).
