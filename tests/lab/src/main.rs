@@ -6,7 +6,6 @@
 mod console;
 mod demo;
 mod host;
-mod http;
 mod kernel_log;
 mod tests;
 mod vm;

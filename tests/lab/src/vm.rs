@@ -6,18 +6,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use api_client::{Client, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::Bench;
 use crate::console::Console;
-use crate::http::Client;
 use crate::kernel_log;
 
 /// Boots in about 10 s in an idle lab.
 pub const BOOT: Duration = Duration::from_secs(120);
 /// For a command that does not do much, and for ending.
 pub const SHORT: Duration = Duration::from_secs(30);
+/// Longer than any request may take, shorter than a test.
+const REQUEST: Duration = Duration::from_secs(60);
 
 /// What a stock kernel needs to hear: where to print, how to reset, and that there is no mouse.
 const KERNEL_ARGUMENTS: &str =
@@ -66,26 +68,18 @@ impl Vm {
     /// Sends a request that must succeed.
     pub fn put(&mut self, path: &str, body: &Value) -> Result<()> {
         println!("PUT {path} {body}");
-        let answer = self.api.put(path, body)?;
-        ensure!(
-            answer.status == 204,
-            "PUT {path} was answered {}: {}",
-            answer.status,
-            answer.body
-        );
+        let answer = self.api.put(path, Some(body))?;
+        ensure!(answer.status == 204, unexpected("PUT", path, &answer));
         Ok(())
     }
 
     /// Asks for something that must be there.
     pub fn get(&mut self, path: &str) -> Result<Value> {
-        let answer = self.api.get(path)?;
-        ensure!(
-            answer.status == 200,
-            "GET {path} was answered {}: {}",
-            answer.status,
-            answer.body
-        );
-        Ok(answer.body)
+        let answer = self.api.get(path, None)?;
+        ensure!(answer.status == 200, unexpected("GET", path, &answer));
+        answer
+            .body
+            .with_context(|| format!("GET {path} was answered without a body"))
     }
 
     /// Sets processors and memory.
@@ -192,12 +186,23 @@ impl Drop for Vm {
     }
 }
 
+fn unexpected(method: &str, path: &str, answer: &Response) -> String {
+    let Response { status, body, .. } = answer;
+    match body {
+        Some(body) => format!("{method} {path} was answered {status}: {body}"),
+        None => format!("{method} {path} was answered {status}"),
+    }
+}
+
 fn connect(monitor: &mut Child, socket: &Path) -> Result<Client> {
     let deadline = Instant::now() + SHORT;
     loop {
         match Client::connect(socket) {
-            Ok(client) => return Ok(client),
-            Err(error) if Instant::now() > deadline => return Err(error),
+            Ok(mut client) => {
+                client.set_timeout(Some(REQUEST))?;
+                return Ok(client);
+            }
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
             Err(_) => thread::sleep(Duration::from_millis(10)),
         }
         if let Some(status) = monitor.try_wait()? {
