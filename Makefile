@@ -40,7 +40,7 @@ unit-test: build guests
 openapi:
 	UPDATE_OPENAPI=1 $(CARGO) test --quiet -p api-server --features openapi openapi
 
-## Figures for docs/benchmarks.md; ONLY=start,memory picks, PEER_FIRECRACKER=/path adds a peer's columns.
+## Prints figures as a table; ONLY=start,memory picks, PEER_FIRECRACKER=/path adds a peer's columns.
 bench: build guests
 	$(RELEASE)/bench
 
