@@ -14,7 +14,7 @@ const BOOT_FLAG: u16 = 0xaa55;
 /// Linux: `header` of the setup header, "HdrS".
 const HDRS: u32 = 0x5372_6448;
 
-/// Longest command line of the contract, with its NUL.
+/// Longest command line that the monitor gives, with its NUL.
 const COMMAND_LINE_BYTES: usize = 2048;
 /// As many as a zero page holds (`E820_MAX_ENTRIES_ZEROPAGE`).
 const MAX_REGIONS: usize = 128;
