@@ -69,7 +69,7 @@ pub enum DriveError {
     RootExists,
     /// More than can be described.
     #[error(
-        "there are {MAX_DESCRIBED} drives already, the most a microVM can have; leave this one out, or replace one by its drive_id"
+        "there are {MAX_DESCRIBED} drives already, more than a machine has room for; leave this one out, or replace one by its drive_id"
     )]
     TooMany,
     /// The device or its back end.
@@ -85,7 +85,7 @@ pub enum NetworkError {
     MacInUse(MacAddress),
     /// More than can be described.
     #[error(
-        "Could not create the network device: there are {MAX_DESCRIBED} interfaces already, the most a microVM can have; leave this one out, or replace one by its iface_id"
+        "Could not create the network device: there are {MAX_DESCRIBED} interfaces already, more than a machine has room for; leave this one out, or replace one by its iface_id"
     )]
     TooMany,
     /// The device or its tap.
