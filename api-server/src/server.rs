@@ -20,9 +20,10 @@ use std::{io, thread};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::CONNECTION;
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request as HttpRequest, Response};
+use hyper::{Request as HttpRequest, Response, Version};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
@@ -174,16 +175,7 @@ impl<V: Vmm> Server<V> {
             // What is left of the body cannot be told from a next request.
             Err(error) => return turn_away(&error, Then::Close),
         };
-        let is_last = head.headers.get(CONNECTION).is_some_and(|value| {
-            value
-                .to_str()
-                .is_ok_and(|text| text.to_ascii_lowercase().contains("close"))
-        });
-        let then = if is_last {
-            Then::Close
-        } else {
-            Then::KeepAlive
-        };
+        let then = after(&head);
         let Some(verb) = Verb::from_method(head.method.as_str()) else {
             return turn_away(&ApiError::Method, then);
         };
@@ -215,6 +207,24 @@ impl<V: Vmm> Server<V> {
             }
         }
         Ok(bytes)
+    }
+}
+
+/// Whether the connection goes on after the answer (RFC 9112 §9.3).
+fn after(head: &Parts) -> Then {
+    let connection = head.headers.get(CONNECTION);
+    let asks_for = |option| {
+        connection.is_some_and(|value| {
+            value
+                .to_str()
+                .is_ok_and(|text| text.to_ascii_lowercase().contains(option))
+        })
+    };
+    let is_old = head.version < Version::HTTP_11;
+    if asks_for("close") || (is_old && !asks_for("keep-alive")) {
+        Then::Close
+    } else {
+        Then::KeepAlive
     }
 }
 

@@ -202,6 +202,21 @@ fn a_client_that_asks_to_close_is_obeyed() {
 }
 
 #[test]
+fn http_1_0_ends_the_connection_unless_it_asks_to_keep_it() {
+    let server = server();
+    let mut stream = server.connect();
+    stream
+        .write_all(b"GET /version HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
+        .unwrap();
+    let head = read_answer(&mut stream).1;
+    assert!(head.contains("Connection: keep-alive\r\n"), "{head}");
+    stream.write_all(b"GET /version HTTP/1.0\r\n\r\n").unwrap();
+    let head = read_answer(&mut stream).1;
+    assert!(head.contains("Connection: close\r\n"), "{head}");
+    assert!(is_closed(&mut stream));
+}
+
+#[test]
 fn the_eleventh_connection_is_told_that_there_are_too_many() {
     let server = server();
     let mut open: Vec<Stream> = (0..MAX_CONNECTIONS).map(|_| server.connect()).collect();
