@@ -82,6 +82,17 @@ fn an_image_that_is_not_whole_sectors(vm: &mut TestVm) {
 }
 
 #[vm_test(kernel = "hello")]
+fn a_missing_initrd(vm: &mut TestVm) {
+    let body = json!({ "kernel_image_path": guest_kernel("hello"), "initrd_path": "/none" });
+    assert_eq!(
+        vm.refused("PUT", "/boot-source", Some(&body)),
+        "Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. No such \
+         file or directory (os error 2)"
+    );
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
 fn a_missing_image(vm: &mut TestVm) {
     let body =
         json!({ "drive_id": "disk", "path_on_host": vm.path("none"), "is_root_device": true });
@@ -190,7 +201,6 @@ fn what_is_too_late_after_the_start(vm: &mut TestVm) {
     vm.start();
     vm.wait_for("sleeping");
     let late = "not supported after starting the microVM";
-    let drive = json!({ "drive_id": "d", "path_on_host": "/dev/null", "is_root_device": false });
     for (path, body) in [
         (START, instance_start()),
         ("/boot-source", json!({ "kernel_image_path": "/x" })),
@@ -198,10 +208,15 @@ fn what_is_too_late_after_the_start(vm: &mut TestVm) {
             "/machine-config",
             json!({ "vcpu_count": 1, "mem_size_mib": 1 }),
         ),
-        ("/drives/d", drive),
     ] {
         let why = vm.refused("PUT", path, Some(&body));
         assert!(why.contains(late), "{path}: {why}");
+    }
+    let drive = json!({ "drive_id": "d", "path_on_host": "/dev/null", "is_root_device": false });
+    let interface = json!({ "iface_id": "n", "host_dev_name": "none" });
+    for (path, body) in [("/drives/d", drive), ("/network-interfaces/n", interface)] {
+        let why = vm.refused("PUT", path, Some(&body));
+        assert_eq!(why, "PCI is not enabled", "{path}");
     }
 }
 

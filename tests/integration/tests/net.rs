@@ -77,9 +77,9 @@ fn two_interfaces_may_not_share_an_address(vm: &mut TestVm) {
     vm.put("/network-interfaces/one", &body("one", &taps[0]));
     let two = body("two", &taps[1]);
     let why = vm.refused("PUT", "/network-interfaces/two", Some(&two));
-    assert!(
-        why.contains("The MAC address is already in use: 06:00:00:00:00:01"),
-        "{why}"
+    assert_eq!(
+        why,
+        "Network config error: The MAC address is already in use: 06:00:00:00:00:01"
     );
     // The same interface may be put again: its tap is closed first.
     vm.put("/network-interfaces/one", &body("one", &taps[0]));

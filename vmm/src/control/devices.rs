@@ -4,7 +4,7 @@ use devices::virtio::block::Block;
 use devices::virtio::net::Net;
 use vm_config::{Drive, NetworkInterface};
 
-use super::{BEFORE_START, Command, CommandError, DriveError, NetworkError};
+use super::{ANY_STATE, Command, CommandError, DriveError, NetworkError};
 use crate::configuration::Attachment;
 use crate::{Lifecycle, Vm};
 
@@ -12,16 +12,17 @@ use crate::{Lifecycle, Vm};
 /// `InstanceStart` tells, and few enough for the descriptors they hold until then.
 pub(super) const MAX_DESCRIBED: usize = 64;
 
-/// `PUT /drives/{id}`.
+/// `PUT /drives/{id}`. After the start, nothing can be added: there is no PCI bus.
 pub struct PutDrive(pub Drive);
-/// `PUT /network-interfaces/{id}`.
+/// `PUT /network-interfaces/{id}`. After the start, as with a drive.
 pub struct PutNetworkInterface(pub NetworkInterface);
 
 impl Command for PutDrive {
     type Reply = ();
-    const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const ALLOWED: &'static [Lifecycle] = ANY_STATE;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        refuse_hotplug(vm)?;
         let drive = self.0;
         let drives = &mut vm.config.drives;
         let is_other_root = |other: &Attachment<Drive, Block>| {
@@ -54,9 +55,10 @@ impl Command for PutDrive {
 
 impl Command for PutNetworkInterface {
     type Reply = ();
-    const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const ALLOWED: &'static [Lifecycle] = ANY_STATE;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        refuse_hotplug(vm)?;
         let interface = self.0;
         let interfaces = &mut vm.config.network_interfaces;
         let others = interfaces
@@ -88,6 +90,14 @@ impl Command for PutNetworkInterface {
             None => interfaces.push(attachment),
         }
         Ok(())
+    }
+}
+
+/// Refuses a device for a microVM that was started.
+fn refuse_hotplug(vm: &Vm) -> Result<(), CommandError> {
+    match vm.lifecycle {
+        Lifecycle::NotStarted => Ok(()),
+        Lifecycle::Running | Lifecycle::Paused => Err(CommandError::NoPci),
     }
 }
 

@@ -21,6 +21,9 @@ pub enum CommandError {
     /// Asked too late.
     #[error("The requested operation is not supported after starting the microVM.")]
     AfterStart,
+    /// A device for a microVM that runs; only a PCI bus could take it.
+    #[error("PCI is not enabled")]
+    NoPci,
     /// `PUT`, `PATCH /machine-config`.
     #[error("Machine config error")]
     Machine(#[source] MachineError),
@@ -54,8 +57,8 @@ pub enum BootSourceError {
     #[error("The kernel file cannot be opened")]
     Kernel(#[source] io::Error),
     /// The initial RAM disk.
-    #[error("The initrd file cannot be opened due to invalid path or invalid permissions.")]
-    Initrd(#[source] io::Error),
+    #[error("The initrd file cannot be opened due to invalid path or invalid permissions. {0}")]
+    Initrd(io::Error),
     /// The command line.
     #[error(transparent)]
     CommandLine(#[from] CmdlineError),
@@ -81,7 +84,7 @@ pub enum DriveError {
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// Two interfaces with one address.
-    #[error("Could not create the network device: The MAC address is already in use: {0}")]
+    #[error("The MAC address is already in use: {0}")]
     MacInUse(MacAddress),
     /// More than can be described.
     #[error(
