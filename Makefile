@@ -11,13 +11,15 @@ demo: setup
 	@echo "building the monitor and what shows it (a few minutes the first time)"
 	$(CARGO) build --release --bins -p api-server -p lab -p lab-tests
 	cd tests/guest && $(CARGO) build --release
-	$(RELEASE)/lab demo
+	$(RELEASE)/lab demo --monitor $(RELEASE)/cloister-vmm --tests $(RELEASE)/lab-tests
 
 ## Every test: style, units, test kernels on this machine's /dev/kvm, stock Linux in the lab.
 test: setup-tests check build guests unit-test vm-test
+	@echo "all passed: style, unit tests, test kernels, stock Linux guests"
 
 ## Formatting, lints, documentation.
 check:
+	@echo "formatting, lints, documentation (2 to 6 minutes from nothing)"
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	cd tests/guest && $(CARGO) fmt --all --check && $(CARGO) clippy --release --quiet -- -D warnings
@@ -46,7 +48,8 @@ bench: build guests
 
 ## Stock Linux guests in the lab.
 vm-test: build
-	$(RELEASE)/lab run
+	@echo "stock Linux guests in the lab (5 to 10 minutes)"
+	$(RELEASE)/lab run --monitor $(RELEASE)/cloister-vmm --tests $(RELEASE)/lab-tests
 
 ## Installs what the other targets need and says so; nothing when it is there.
 setup:

@@ -31,7 +31,11 @@ use vmm::control::{Control, Mailbox};
 const EXIT_GENERIC: u8 = 1;
 
 fn main() {
-    match cli::parse(std::env::args().skip(1)) {
+    // Not UTF-8 is not one of ours: what cannot be read shows as such in the message.
+    let arguments = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned());
+    match cli::parse(arguments) {
         Ok(Invocation::Run(options)) => run(*options),
         Ok(Invocation::Help) => print(&cli::help_text()),
         Ok(Invocation::Version) => print(&cli::version_text()),

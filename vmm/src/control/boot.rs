@@ -18,7 +18,11 @@ impl Command for PutBootSource {
     /// Opens the files, to say early what is missing; they are read at the start.
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         let source = self.0;
-        boot::open(&source.kernel_image_path).map_err(BootSourceError::Kernel)?;
+        let path = &source.kernel_image_path;
+        boot::open(path).map_err(|error| BootSourceError::Kernel {
+            path: path.clone(),
+            error,
+        })?;
         if let Some(initrd) = &source.initrd_path {
             boot::open(initrd).map_err(BootSourceError::Initrd)?;
         }

@@ -1,6 +1,7 @@
 //! Why a request was refused.
 
 use std::io;
+use std::path::PathBuf;
 
 use devices::legacy::KeyboardFull;
 use devices::virtio::block::DiskError;
@@ -54,8 +55,16 @@ pub enum CommandError {
 #[derive(Debug, thiserror::Error)]
 pub enum BootSourceError {
     /// The kernel.
-    #[error("The kernel file cannot be opened")]
-    Kernel(#[source] io::Error),
+    #[error(
+        "The kernel file cannot be opened: {error} {}; check the path, as this process sees it",
+        path.display()
+    )]
+    Kernel {
+        /// Which file.
+        path: PathBuf,
+        /// The host's answer; part of the message, so not its source.
+        error: io::Error,
+    },
     /// The initial RAM disk.
     #[error("The initrd file cannot be opened due to invalid path or invalid permissions. {0}")]
     Initrd(io::Error),

@@ -116,7 +116,9 @@ impl Demo<'_> {
         let body =
             json!({"kernel_image_path": kernel, "boot_args": format!("ip={}", network.guest_ip())});
         machine.put(screen, "/boot-source", &body)?;
-        let body = json!({"drive_id": "disk", "path_on_host": disk, "is_root_device": false});
+        let body = json!({
+            "drive_id": "disk", "path_on_host": disk, "is_root_device": false, "cache_type": "Writeback",
+        });
         machine.put(screen, "/drives/disk", &body)?;
         let body = json!({
             "iface_id": "eth0", "host_dev_name": network.tap(), "guest_mac": network.guest_mac(),
