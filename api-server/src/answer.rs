@@ -13,6 +13,9 @@ use crate::error::{ApiError, Fault, chain};
 /// The name clients expect of the server.
 pub(crate) const SERVER_NAME: &str = "Firecracker API";
 
+/// The `Connection` header of an answer after which the next request may follow.
+pub(crate) const KEEP_ALIVE: &str = "keep-alive";
+
 /// Status, body and whether the request used something that will go away.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -94,7 +97,7 @@ impl Answer {
         let mut response = Response::new(Full::from(self.body.unwrap_or_default()));
         *response.status_mut() = self.status;
         let connection = match then {
-            Then::KeepAlive => "keep-alive",
+            Then::KeepAlive => KEEP_ALIVE,
             Then::Close => "close",
         };
         let headers = response.headers_mut();

@@ -20,7 +20,6 @@ use std::{io, thread};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::CONNECTION;
-use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request as HttpRequest, Response, Version};
@@ -31,7 +30,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tracing::{error, info};
 
 use self::socket::Socket;
-use crate::answer::{Answer, Then};
+use crate::answer::{Answer, KEEP_ALIVE, Then};
 use crate::error::ApiError;
 use crate::router::{Api, Request, Verb, Vmm};
 use crate::{EXIT_GENERIC, exit};
@@ -151,20 +150,38 @@ impl<V: Vmm> Server<V> {
     }
 
     /// Serves one connection until it ends.
+    ///
+    /// hyper ends one after a request in HTTP/1.0. Clients that speak it send the next request on the same
+    /// connection all the same, so it is served again.
     async fn converse(self: Rc<Self>, stream: UnixStream) {
-        let server = Rc::clone(&self);
-        let service = service_fn(move |request| {
-            let server = Rc::clone(&server);
-            let response = async move { Ok::<_, Infallible>(server.respond(request).await) };
+        let goes_on = Rc::new(Cell::new(false));
+        let (server, answered) = (Rc::clone(&self), Rc::clone(&goes_on));
+        let mut service = service_fn(move |request| {
+            let (server, answered) = (Rc::clone(&server), Rc::clone(&answered));
+            let response = async move {
+                let is_old = request.version() < Version::HTTP_11;
+                let response = server.respond(request).await;
+                answered.set(is_old && response.headers()[CONNECTION] == KEEP_ALIVE);
+                Ok::<_, Infallible>(response)
+            };
             Box::pin(response) as Pin<Box<dyn Future<Output = _>>>
         });
-        let mut connection = http1::Builder::new()
-            .auto_date_header(false)
-            .title_case_headers(true)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(Socket::new(stream), service);
-        let end = poll_fn(|context| connection.poll_without_shutdown(context)).await;
-        connection.into_parts().io.finish(end.err()).await;
+        let mut socket = Socket::new(stream);
+        loop {
+            let mut connection = http1::Builder::new()
+                .auto_date_header(false)
+                .title_case_headers(true)
+                .max_buf_size(MAX_HEAD_BYTES)
+                .serve_connection(socket, service);
+            let end = poll_fn(|context| connection.poll_without_shutdown(context)).await;
+            let parts = connection.into_parts();
+            if end.is_err() || !goes_on.take() {
+                parts.io.finish(end.err()).await;
+                break;
+            }
+            socket = parts.io.give_back(parts.read_buf);
+            service = parts.service;
+        }
         self.open.update(|open| open.saturating_sub(1));
     }
 
@@ -175,7 +192,16 @@ impl<V: Vmm> Server<V> {
             // What is left of the body cannot be told from a next request.
             Err(error) => return turn_away(&error, Then::Close),
         };
-        let then = after(&head);
+        let is_last = head.headers.get(CONNECTION).is_some_and(|value| {
+            value
+                .to_str()
+                .is_ok_and(|text| text.to_ascii_lowercase().contains("close"))
+        });
+        let then = if is_last {
+            Then::Close
+        } else {
+            Then::KeepAlive
+        };
         let Some(verb) = Verb::from_method(head.method.as_str()) else {
             return turn_away(&ApiError::Method, then);
         };
@@ -207,24 +233,6 @@ impl<V: Vmm> Server<V> {
             }
         }
         Ok(bytes)
-    }
-}
-
-/// Whether the connection goes on after the answer (RFC 9112 §9.3).
-fn after(head: &Parts) -> Then {
-    let connection = head.headers.get(CONNECTION);
-    let asks_for = |option| {
-        connection.is_some_and(|value| {
-            value
-                .to_str()
-                .is_ok_and(|text| text.to_ascii_lowercase().contains(option))
-        })
-    };
-    let is_old = head.version < Version::HTTP_11;
-    if asks_for("close") || (is_old && !asks_for("keep-alive")) {
-        Then::Close
-    } else {
-        Then::KeepAlive
     }
 }
 

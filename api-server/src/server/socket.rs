@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use hyper::body::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,6 +39,8 @@ const REASONS: &[(&str, &str)] = &[
 /// A connection's stream.
 pub(super) struct Socket {
     stream: TokioIo<UnixStream>,
+    /// What was read but not used.
+    unused: Bytes,
     /// hyper's own answer was held back.
     is_refused: bool,
 }
@@ -46,8 +49,14 @@ impl Socket {
     pub(super) fn new(stream: UnixStream) -> Self {
         Self {
             stream: TokioIo::new(stream),
+            unused: Bytes::new(),
             is_refused: false,
         }
+    }
+
+    /// This stream with `unused`, which was read from it, to be read again.
+    pub(super) fn give_back(self, unused: Bytes) -> Self {
+        Self { unused, ..self }
     }
 
     /// Ends the connection after hyper is done with it: says what was wrong, if something was, and waits for
@@ -98,9 +107,15 @@ impl Read for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+        let socket = self.get_mut();
+        if !socket.unused.is_empty() {
+            let len = socket.unused.len().min(buffer.remaining());
+            buffer.put_slice(&socket.unused.split_to(len));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut socket.stream).poll_read(context, buffer)
     }
 }
 

@@ -202,15 +202,25 @@ fn a_client_that_asks_to_close_is_obeyed() {
 }
 
 #[test]
-fn http_1_0_ends_the_connection_unless_it_asks_to_keep_it() {
+fn http_1_0_keeps_the_connection_unless_asked_to_close() {
     let server = server();
     let mut stream = server.connect();
-    stream
-        .write_all(b"GET /version HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
-        .unwrap();
-    let head = read_answer(&mut stream).1;
-    assert!(head.contains("Connection: keep-alive\r\n"), "{head}");
-    stream.write_all(b"GET /version HTTP/1.0\r\n\r\n").unwrap();
+    let body = "[1,128]";
+    let put = format!("PUT /machine-config HTTP/1.0\r\nContent-Length: 7\r\n\r\n{body}");
+    for request in [
+        "GET /version HTTP/1.0\r\n\r\n",
+        &put,
+        "GET /nowhere HTTP/1.0\r\n\r\n",
+        "GET /version HTTP/1.1\r\n\r\n",
+    ] {
+        stream.write_all(request.as_bytes()).unwrap();
+        let head = read_answer(&mut stream).1;
+        assert!(head.contains("Connection: keep-alive\r\n"), "{head}");
+    }
+    // Two in one write, and the end.
+    let last = "GET / HTTP/1.0\r\nConnection: close\r\n\r\n";
+    stream.write_all(format!("{put}{last}").as_bytes()).unwrap();
+    assert_eq!(read_answer(&mut stream).0, 204);
     let head = read_answer(&mut stream).1;
     assert!(head.contains("Connection: close\r\n"), "{head}");
     assert!(is_closed(&mut stream));
