@@ -84,3 +84,20 @@ fn two_interfaces_may_not_share_an_address(vm: &mut TestVm) {
     // The same interface may be put again: its tap is closed first.
     vm.put("/network-interfaces/one", &body("one", &taps[0]));
 }
+
+#[vm_test(kernel = "hello")]
+fn a_refused_interface_leaves_the_one_it_would_have_replaced(vm: &mut TestVm) {
+    let tap = Tap::new();
+    let good = json!({ "iface_id": "one", "host_dev_name": tap.name(), "mtu": 1400 });
+    vm.put("/network-interfaces/one", &good);
+    for (field, value) in [("mtu", json!(67)), ("host_dev_name", json!("a".repeat(16)))] {
+        let mut bad = good.clone();
+        bad[field] = value;
+        vm.refused("PUT", "/network-interfaces/one", Some(&bad));
+        assert!(tap.exists(), "{field}: the tap was let go");
+        let config = vm.request("GET", "/vm/config", None).body.unwrap();
+        assert_eq!(config["network-interfaces"][0]["mtu"], 1400, "{config}");
+    }
+    vm.start();
+    vm.expect_pass();
+}

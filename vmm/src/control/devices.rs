@@ -77,6 +77,7 @@ impl Command for PutNetworkInterface {
         if place.is_none() && interfaces.len() >= MAX_DESCRIBED {
             return Err(NetworkError::TooMany.into());
         }
+        Net::check(&interface).map_err(NetworkError::Create)?;
         // A tap serves one: it is closed first when the interface to be replaced has it. That one stays if this fails.
         if let Some(index) = place
             && interfaces[index].config.host_dev_name == interface.host_dev_name

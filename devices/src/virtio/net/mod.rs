@@ -72,6 +72,16 @@ impl Net {
     /// # Errors
     /// [`NetError`] says what is wrong with the interface and what to do.
     pub fn open(interface: &NetworkInterface) -> Result<Self, NetError> {
+        Self::check(interface)?;
+        let tap = Tap::open(&interface.host_dev_name)?;
+        Ok(Self::on(tap, interface))
+    }
+
+    /// Checks all of `interface` but its tap.
+    ///
+    /// # Errors
+    /// What cannot be, or is not supported.
+    pub fn check(interface: &NetworkInterface) -> Result<(), NetError> {
         if let Some(mtu) = interface.mtu.filter(|mtu| *mtu < MIN_MTU) {
             return Err(NetError::Mtu(mtu));
         }
@@ -83,8 +93,7 @@ impl Net {
                 return Err(NetError::NotSupported(name));
             }
         }
-        let tap = Tap::open(&interface.host_dev_name)?;
-        Ok(Self::on(tap, interface))
+        Ok(())
     }
 
     fn on(tap: Tap, interface: &NetworkInterface) -> Self {
