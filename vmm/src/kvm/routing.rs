@@ -7,24 +7,27 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing, kvm_irq_routing_entry,
-    kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_msi,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing, kvm_irq_routing_entry,
+    kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
 };
 use kvm_ioctls::VmFd;
 
-use super::KvmError;
-use devices::legacy::ioapic::{Message, PinRouter};
+use super::{InterruptControllers, KvmError};
+use devices::legacy::ioapic::{Message, PINS, PinRouter};
 
 /// The routing table of one VM.
 pub struct InterruptRoutes {
     vm: Arc<VmFd>,
+    controllers: InterruptControllers,
     table: Mutex<BTreeMap<u32, Message>>,
 }
 
 impl InterruptRoutes {
-    pub(super) fn new(vm: Arc<VmFd>) -> Self {
+    pub(super) fn new(vm: Arc<VmFd>, controllers: InterruptControllers) -> Self {
         Self {
             vm,
+            controllers,
             table: Mutex::new(BTreeMap::new()),
         }
     }
@@ -39,9 +42,13 @@ impl InterruptRoutes {
             Some(message) => table.insert(gsi, message),
             None => table.remove(&gsi),
         };
-        let entries: Vec<_> = table.iter().map(|(&gsi, &msi)| entry(gsi, msi)).collect();
+        let mut entries = match self.controllers {
+            InterruptControllers::Split => Vec::new(),
+            InterruptControllers::InKernel => wired_entries(),
+        };
+        entries.extend(table.iter().map(|(&gsi, &msi)| entry(gsi, msi)));
         let routing = KvmIrqRouting::from_entries(&entries)
-            .expect("at most 4096 GSIs, the capacity of the table");
+            .expect("at most 4096 GSIs and 16 pins twice, within the capacity of the table");
         self.vm
             .set_gsi_routing(&routing)
             .map_err(KvmError::call("KVM_SET_GSI_ROUTING"))
@@ -55,6 +62,28 @@ impl PinRouter for InterruptRoutes {
             tracing::debug!("interrupt route of pin {pin} refused: {error}");
         }
     }
+}
+
+/// The pins of KVM's own controllers, as they are before the first table is written (Linux
+/// `arch/x86/kvm/irq_comm.c`): GSI 0 to 15 go to a PIC and the I/O APIC, the rest to the latter.
+fn wired_entries() -> Vec<kvm_irq_routing_entry> {
+    let to_chip = |gsi: u32, irqchip: u32, pin: u32| kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_IRQCHIP,
+        u: kvm_irq_routing_entry__bindgen_ty_1 {
+            irqchip: kvm_irq_routing_irqchip { irqchip, pin },
+        },
+        ..Default::default()
+    };
+    let to_pic = |gsi: u32| match gsi {
+        0..8 => Some(to_chip(gsi, KVM_IRQCHIP_PIC_MASTER, gsi)),
+        8..16 => Some(to_chip(gsi, KVM_IRQCHIP_PIC_SLAVE, gsi - 8)),
+        _ => None,
+    };
+    (0..u32::from(PINS))
+        .flat_map(|gsi| [Some(to_chip(gsi, KVM_IRQCHIP_IOAPIC, gsi)), to_pic(gsi)])
+        .flatten()
+        .collect()
 }
 
 fn entry(gsi: u32, message: Message) -> kvm_irq_routing_entry {
