@@ -48,7 +48,7 @@ impl InterruptRoutes {
         };
         entries.extend(table.iter().map(|(&gsi, &msi)| entry(gsi, msi)));
         let routing = KvmIrqRouting::from_entries(&entries)
-            .expect("at most 4096 GSIs and 16 pins twice, within the capacity of the table");
+            .expect("at most 31 times 128 messages and 40 wired entries; 4096 fit");
         self.vm
             .set_gsi_routing(&routing)
             .map_err(KvmError::call("KVM_SET_GSI_ROUTING"))
