@@ -96,6 +96,11 @@ pub enum NetworkError {
     /// Two interfaces with one address.
     #[error("Could not create the network device: The MAC address is already in use: {0}")]
     MacInUse(MacAddress),
+    /// `PATCH` of an interface that does not exist.
+    #[error(
+        "Unable to update the net device: Failed perform action on device: Device not found; use the `iface_id` it was made with"
+    )]
+    NotFound,
     /// The device or its tap.
     #[error(transparent)]
     Create(#[from] NetError),
