@@ -32,7 +32,7 @@ impl Command for PutDrive {
         if drive.is_root_device && drives.iter().any(is_other_root) {
             return Err(DriveError::RootExists.into());
         }
-        let device = Block::open(&drive).map_err(DriveError::Create)?;
+        let device = Block::open(&drive, &vm.config.ring).map_err(DriveError::Create)?;
         let place = drives
             .iter()
             .position(|d| d.config.drive_id == drive.drive_id);
