@@ -1,8 +1,9 @@
-//! `/drives` and `/network-interfaces`.
+//! `/drives`, `/network-interfaces` and `/entropy`.
 
 use devices::virtio::block::{Block, BlockChange};
 use devices::virtio::net::Net;
-use vm_config::{Drive, DrivePatch, NetworkInterface, NetworkInterfacePatch};
+use devices::virtio::rng::Rng;
+use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch};
 
 use super::{
     AFTER_START, BEFORE_START, Command, CommandError, DriveError, DrivePatchError, NetworkError,
@@ -18,6 +19,8 @@ pub struct PatchNetworkInterface(pub NetworkInterfacePatch);
 pub struct PatchDrive(pub DrivePatch);
 /// `PUT /network-interfaces/{id}`.
 pub struct PutNetworkInterface(pub NetworkInterface);
+/// `PUT /entropy`.
+pub struct PutEntropy(pub Entropy);
 
 impl Command for PutDrive {
     type Reply = ();
@@ -127,6 +130,17 @@ impl Command for PatchNetworkInterface {
         })?;
         let stated = &mut vm.config.network_interfaces[place].config;
         *stated = stated.patched(&patch);
+        Ok(())
+    }
+}
+
+impl Command for PutEntropy {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let device = Rng::open(&self.0)?;
+        vm.config.entropy = Some(Attachment::new(self.0, device));
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use devices::legacy::KeyboardFull;
 use devices::virtio::block::DiskError;
 use devices::virtio::net::NetError;
+use devices::virtio::rng::RngError;
 use vm_config::{MacAddress, MachineError};
 
 use crate::boot::cmdline::CmdlineError;
@@ -32,6 +33,9 @@ pub enum CommandError {
     /// `PUT /network-interfaces`.
     #[error("Network config error")]
     Network(#[from] NetworkError),
+    /// `PUT /entropy`.
+    #[error("Entropy config error")]
+    Entropy(#[from] RngError),
     /// `PUT /actions` `InstanceStart`.
     #[error("Start microvm error")]
     Start(#[from] StartError),
