@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
-use vm_config::Entropy;
+use vm_config::{Entropy, RateLimiter};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::chain::Chain;
@@ -12,7 +12,6 @@ use super::queue::Queue;
 use super::{
     ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
 };
-use crate::limiter::is_limiting;
 use crate::metrics::EntropyMetrics;
 
 /// Entries of the one queue.
@@ -90,6 +89,13 @@ impl VirtioDevice for Rng {
             interrupt: with.interrupt,
         }))
     }
+}
+
+/// Whether the user asked for a limit at all: an absent or disabled bucket does not limit.
+fn is_limiting(limiter: Option<RateLimiter>) -> bool {
+    let buckets = limiter.map(|limiter| [limiter.bandwidth, limiter.ops]);
+    let mut buckets = buckets.into_iter().flatten().flatten();
+    buckets.any(|bucket| bucket.size > 0 && bucket.refill_time > 0)
 }
 
 /// An entropy device that a driver runs.
