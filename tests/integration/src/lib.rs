@@ -4,10 +4,12 @@
 
 mod checksum;
 mod console;
+mod echo;
 mod tap;
 mod vm;
 
 pub use checksum::fnv1a64;
+pub use echo::boot_echo;
 pub use integration_macros::vm_test;
 pub use tap::Tap;
 pub use vm::{TestVm, guest_kernel, monitor, run};

@@ -6,35 +6,12 @@
     reason = "a test that cannot go on has failed; patterns wrap"
 )]
 
-use std::net::UdpSocket;
-use std::time::Duration;
-
-use integration::{Tap, TestVm, vm_test};
+use integration::{Tap, TestVm, boot_echo, vm_test};
 use serde_json::json;
-
-/// Boots the echo kernel behind a tap of its own; gives a socket that talks to it.
-fn echo(vm: &mut TestVm, interface: serde_json::Value) -> (Tap, UdpSocket) {
-    let tap = Tap::new();
-    let mut body = json!({ "iface_id": "eth0", "host_dev_name": tap.name() });
-    for (key, value) in interface.as_object().into_iter().flatten() {
-        body[key] = value.clone();
-    }
-    vm.put("/network-interfaces/eth0", &body);
-    tap.up();
-    vm.boot("boot_args", format!("ip={}", tap.guest_ip()));
-    vm.start();
-    vm.wait_for("ready");
-    let socket = UdpSocket::bind((tap.host_ip(), 0)).unwrap();
-    socket.connect((tap.guest_ip(), 7)).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    (tap, socket)
-}
 
 #[vm_test(kernel = "net_echo")]
 fn datagrams_of_every_size_come_back(vm: &mut TestVm) {
-    let (tap, socket) = echo(vm, json!({ "guest_mac": "06:00:ac:10:00:02" }));
+    let (tap, socket) = boot_echo(vm, &json!({ "guest_mac": "06:00:ac:10:00:02" }));
     assert_eq!(vm.value("mac"), "06:00:ac:10:00:02");
     let mut bytes = 0;
     for len in [1, 2, 17, 64, 511, 512, 1000, 1400, 1472] {
@@ -53,7 +30,7 @@ fn datagrams_of_every_size_come_back(vm: &mut TestVm) {
 
 #[vm_test(kernel = "net_echo")]
 fn a_burst_of_datagrams_comes_back(vm: &mut TestVm) {
-    let (_tap, socket) = echo(vm, json!({ "guest_mac": "06:00:ac:10:00:03" }));
+    let (_tap, socket) = boot_echo(vm, &json!({ "guest_mac": "06:00:ac:10:00:03" }));
     const BURST: u32 = 64;
     for round in 0..20_u32 {
         for index in 0..BURST {

@@ -7,12 +7,11 @@
 )]
 
 use std::fs;
-use std::net::UdpSocket;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use integration::{Tap, TestVm, vm_test};
+use integration::{TestVm, boot_echo, vm_test};
 use serde_json::json;
 
 const SECTOR: usize = 512;
@@ -83,15 +82,7 @@ fn pauses_amid_disk_requests_lose_none(vm: &mut TestVm) {
 
 #[vm_test(kernel = "net_echo")]
 fn pauses_amid_frames_lose_none(vm: &mut TestVm) {
-    let tap = Tap::new();
-    let body = json!({ "iface_id": "eth0", "host_dev_name": tap.name(), "guest_mac": "06:00:ac:10:00:04" });
-    vm.put("/network-interfaces/eth0", &body);
-    tap.up();
-    vm.boot("boot_args", format!("ip={}", tap.guest_ip()));
-    vm.start();
-    vm.wait_for("ready");
-    let socket = UdpSocket::bind((tap.host_ip(), 0)).unwrap();
-    socket.connect((tap.guest_ip(), 7)).unwrap();
+    let (_tap, socket) = boot_echo(vm, &json!({ "guest_mac": "06:00:ac:10:00:04" }));
     socket
         .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
