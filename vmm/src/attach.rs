@@ -9,7 +9,7 @@ use devices::virtio::block::{Block, DiskError};
 use devices::virtio::net::{Net, NetError};
 use devices::virtio::transport::mmio::{self, MmioTransport};
 use devices::virtio::{VirtioDevice, Worker, WorkerId, WorkerLoop};
-use vm_config::Drive;
+use vm_config::{DeviceId, Drive};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
@@ -50,12 +50,20 @@ pub enum AttachError {
     Event(#[source] io::Error),
 }
 
+/// A virtio device in its place.
+pub(crate) struct VirtioAttachment {
+    /// The user's name for it; names are unique among devices of one kind.
+    pub(crate) id: DeviceId,
+    pub(crate) place: MmioPlace,
+    pub(crate) transport: Arc<MmioTransport>,
+}
+
 /// The devices of a machine, on its buses.
 pub(crate) struct Attached {
     pub(crate) ports: Bus,
     pub(crate) mmio: Bus,
-    pub(crate) places: Vec<MmioPlace>,
-    pub(crate) transports: Vec<Arc<MmioTransport>>,
+    /// In attach order.
+    pub(crate) virtio: Vec<VirtioAttachment>,
     pub(crate) keyboard: Arc<I8042>,
     pub(crate) serial: Arc<Serial>,
     pub(crate) end: Arc<MachineEnd>,
@@ -76,13 +84,15 @@ pub(crate) fn attach_devices(
     }
     for drive in &mut config.drives {
         let block = drive.take(Block::open)?;
-        attached.attach_virtio(Box::new(block), vm, sender, placement.next()?)?;
+        let id = drive.config.drive_id.clone();
+        attached.attach_virtio(id, Box::new(block), vm, sender, placement.next()?)?;
     }
     for interface in &mut config.network_interfaces {
         let net = interface.take(Net::open)?;
-        attached.attach_virtio(Box::new(net), vm, sender, placement.next()?)?;
+        let id = interface.config.iface_id.clone();
+        attached.attach_virtio(id, Box::new(net), vm, sender, placement.next()?)?;
     }
-    for place in &attached.places {
+    for VirtioAttachment { place, .. } in &attached.virtio {
         cmdline.push_virtio_mmio(place.address, place.gsi);
     }
     Ok(attached)
@@ -117,8 +127,7 @@ fn attach_legacy(vm: &KvmVm, sender: &Sender) -> Result<Attached, AttachError> {
     Ok(Attached {
         ports,
         mmio,
-        places: Vec::new(),
-        transports: Vec::new(),
+        virtio: Vec::new(),
         keyboard,
         serial: port,
         end,
@@ -134,6 +143,7 @@ impl Attached {
 
     fn attach_virtio(
         &mut self,
+        id: DeviceId,
         device: Box<dyn VirtioDevice>,
         vm: &KvmVm,
         sender: &Sender,
@@ -151,8 +161,11 @@ impl Attached {
         ));
         self.mmio
             .add(place.address.0, mmio::WINDOW_LEN, transport.clone());
-        self.places.push(place);
-        self.transports.push(transport);
+        self.virtio.push(VirtioAttachment {
+            id,
+            place,
+            transport,
+        });
         Ok(())
     }
 }

@@ -132,12 +132,12 @@ fn describe_platform(
     attached: &Attached,
 ) -> Result<GuestAddress, StartError> {
     let mmio_devices: Vec<_> = attached
-        .places
+        .virtio
         .iter()
-        .map(|place| acpi::MmioDevice {
-            start: place.address,
+        .map(|device| acpi::MmioDevice {
+            start: device.place.address,
             len: MMIO_DEVICE_SIZE,
-            gsi: place.gsi,
+            gsi: device.place.gsi,
         })
         .collect();
     let mut area = SystemArea::default();

@@ -1,11 +1,14 @@
 //! The machine once it exists: vCPU threads, devices, and how they stand still and go on together.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use devices::legacy::I8042;
-use devices::virtio::{MmioTransport, Worker, WorkerId};
+use devices::virtio::{VirtioDevice, Worker, WorkerId};
 
-use crate::attach::Attached;
+use vm_config::DeviceId;
+
+use crate::attach::{Attached, VirtioAttachment};
 use crate::control::CommandError;
 use crate::event_loop::EventLoop;
 use crate::kvm::KvmVm;
@@ -15,7 +18,7 @@ use crate::vcpu::{self, Surroundings};
 pub(crate) struct RunningMachine {
     vcpus: Vec<vcpu::Handle>,
     around: Surroundings,
-    transports: Vec<Arc<MmioTransport>>,
+    virtio: Vec<VirtioAttachment>,
     keyboard: Arc<I8042>,
     /// Reads the console's input; on the loop once the machine runs.
     console: Option<(WorkerId, Box<dyn Worker>)>,
@@ -34,7 +37,7 @@ impl RunningMachine {
                 mmio: Arc::new(attached.mmio),
                 end: attached.end,
             },
-            transports: attached.transports,
+            virtio: attached.virtio,
             keyboard: attached.keyboard,
             _vm: vm,
         }
@@ -54,7 +57,7 @@ impl RunningMachine {
             vcpu.park();
         }
         event_loop.wait_until_parked(self.vcpus.len());
-        for transport in &self.transports {
+        for VirtioAttachment { transport, .. } in &self.virtio {
             let queues = event_loop.stop(transport.id());
             transport.park(queues);
         }
@@ -62,12 +65,33 @@ impl RunningMachine {
 
     /// Starts the devices, then the vCPUs.
     pub(crate) fn resume(&mut self, event_loop: &mut EventLoop) {
-        for transport in &self.transports {
+        for VirtioAttachment { transport, .. } in &self.virtio {
             if let Some(worker) = transport.unpark() {
                 event_loop.start(transport.id(), worker);
             }
         }
         self.run_vcpus();
+    }
+
+    /// The device that the user named `id`, if it is a `D`; for [`crate::Vm::change_machine`].
+    pub(crate) fn device<D: VirtioDevice, R>(
+        &self,
+        id: &DeviceId,
+        change: impl FnOnce(&mut D) -> R,
+    ) -> Option<R> {
+        let mut change = Some(change);
+        self.virtio
+            .iter()
+            .filter(|attachment| attachment.id == *id)
+            .find_map(|attachment| {
+                let changed = attachment.transport.change(|device| {
+                    let device: &mut dyn Any = device;
+                    device
+                        .downcast_mut()
+                        .and_then(|device| Some(change.take()?(device)))
+                });
+                changed.flatten()
+            })
     }
 
     pub(crate) fn press_ctrl_alt_del(&self) -> Result<(), CommandError> {

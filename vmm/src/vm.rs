@@ -53,6 +53,24 @@ impl Vm {
         }
     }
 
+    /// Lets `change` have the started machine while all of it stands still; it goes on after, if it ran before.
+    ///
+    /// # Errors
+    /// Those of `change`, or that the machine is not started.
+    pub(crate) fn change_machine<R>(
+        &mut self,
+        change: impl FnOnce(&mut RunningMachine) -> Result<R, CommandError>,
+    ) -> Result<R, CommandError> {
+        let machine = self.machine.as_mut().ok_or(CommandError::BeforeStart)?;
+        if self.lifecycle == Lifecycle::Paused {
+            return change(machine);
+        }
+        machine.pause(&mut self.event_loop);
+        let result = change(machine);
+        machine.resume(&mut self.event_loop);
+        result
+    }
+
     /// Checks the state and runs the command.
     pub(crate) fn execute<C: Command>(&mut self, command: C) -> Result<C::Reply, CommandError> {
         if C::ALLOWED.contains(&self.lifecycle) {

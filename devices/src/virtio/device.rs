@@ -9,6 +9,7 @@
 //! A device that is not running is configuration; a device that is running is a worker that owns its
 //! queues. Moving the queues in and out is the only way to start, pause, reset or save.
 
+use std::any::Any;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -55,7 +56,7 @@ pub trait Interrupt: Send + Sync {
 }
 
 /// A virtio device with no queue running: what it is, and how to start it.
-pub trait VirtioDevice: Send {
+pub trait VirtioDevice: Any + Send {
     /// Device type, offered features, queue sizes. Constant for the device's life.
     fn traits(&self) -> Traits;
     /// Device-specific configuration space, little-endian (virtio 1.2 §2.5).

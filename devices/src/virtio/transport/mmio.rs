@@ -22,7 +22,7 @@ use super::negotiation::low;
 use super::slot::Slot;
 use crate::irq::IrqLine;
 use crate::virtio::queue::{Queue, QueueState};
-use crate::virtio::{VirtioDevice, Worker, WorkerId, WorkerLoop};
+use crate::virtio::{Interrupt, VirtioDevice, Worker, WorkerId, WorkerLoop};
 use crate::{GuestMemory, Registers};
 
 /// Size of the window.
@@ -116,6 +116,17 @@ impl MmioTransport {
         if let Some(worker) = self.unpark() {
             self.workers.start(self.id, worker);
         }
+    }
+
+    /// Lets `change` have the device, while it is paused or not started; a worker made later has the change.
+    /// Says what `change` said, or `None` while the device runs.
+    pub fn change<R>(&self, change: impl FnOnce(&mut dyn VirtioDevice) -> R) -> Option<R> {
+        self.slot.change(change)
+    }
+
+    /// Tells the driver that the configuration space changed (virtio 1.2 §2.5).
+    pub fn notify_config_change(&self) {
+        self.slot.interrupt.config();
     }
 
     /// The state to save; `None` while the device runs.

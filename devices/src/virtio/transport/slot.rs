@@ -170,6 +170,14 @@ impl Slot {
         worker
     }
 
+    /// Lets `change` have the device, which no worker runs at the moment. `None` while it is being started or
+    /// reset.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut dyn VirtioDevice) -> R) -> Option<R> {
+        let mut registers = self.saved()?;
+        let device = registers.device.as_mut()?;
+        Some(change(device.as_mut()))
+    }
+
     /// The registers for a snapshot; `None` while a worker holds the queues.
     pub(super) fn saved(&self) -> Option<MutexGuard<'_, Registers>> {
         let registers = self.lock();
