@@ -7,6 +7,7 @@ use devices::legacy::ioapic::{self, IoApic};
 use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
 use devices::virtio::block::{Block, DiskError};
 use devices::virtio::net::{Net, NetError};
+use devices::virtio::transport::Transport;
 use devices::virtio::transport::mmio::{self, MmioTransport};
 use devices::virtio::{VirtioDevice, Worker, WorkerId, WorkerLoop};
 use vm_config::{DeviceId, Drive};
@@ -55,7 +56,7 @@ pub(crate) struct VirtioAttachment {
     /// The user's name for it; names are unique among devices of one kind.
     pub(crate) id: DeviceId,
     pub(crate) place: MmioPlace,
-    pub(crate) transport: Arc<MmioTransport>,
+    pub(crate) transport: Arc<dyn Transport>,
 }
 
 /// The devices of a machine, on its buses.

@@ -58,16 +58,17 @@ impl RunningMachine {
         }
         event_loop.wait_until_parked(self.vcpus.len());
         for VirtioAttachment { transport, .. } in &self.virtio {
-            let queues = event_loop.stop(transport.id());
-            transport.park(queues);
+            let slot = transport.slot();
+            slot.park(&event_loop.stop(slot.id()));
         }
     }
 
     /// Starts the devices, then the vCPUs.
     pub(crate) fn resume(&mut self, event_loop: &mut EventLoop) {
         for VirtioAttachment { transport, .. } in &self.virtio {
-            if let Some(worker) = transport.unpark() {
-                event_loop.start(transport.id(), worker);
+            let slot = transport.slot();
+            if let Some(worker) = slot.unpark() {
+                event_loop.start(slot.id(), worker);
             }
         }
         self.run_vcpus();
@@ -84,7 +85,7 @@ impl RunningMachine {
             .iter()
             .filter(|attachment| attachment.id == *id)
             .find_map(|attachment| {
-                let changed = attachment.transport.change(|device| {
+                let changed = attachment.transport.slot().change(|device| {
                     let device: &mut dyn Any = device;
                     device
                         .downcast_mut()

@@ -9,6 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::FakeGuest;
 use crate::Registers;
 use crate::virtio::VirtioDevice;
+use crate::virtio::transport::Transport;
 
 const STATUS: u64 = 0x70;
 const RUNNING: u32 = 15;
@@ -202,9 +203,9 @@ pub fn goes_on_after_a_pause(make: Make<'_>) {
         publish_nothing(&mut guest);
         guest.kick().expect("the rings are whole");
         publish_nothing(&mut guest);
-        guest.transport.pause();
+        guest.transport.slot().pause();
         assert!(guest.workers.is_empty());
-        guest.transport.resume();
+        guest.transport.slot().resume();
         assert_eq!(guest.workers.len(), 1);
         guest.kick().expect("the rings are whole");
     }
@@ -223,7 +224,7 @@ pub fn goes_on_elsewhere_after_being_saved(make: Make<'_>) {
 
     let mut first = FakeGuest::running(make(), 0);
     publish_nothing(&mut first);
-    first.transport.pause();
+    first.transport.slot().pause();
     let saved = first.transport.state().expect("it is paused");
     let second = FakeGuest::with_memory(make(), first.memory.clone());
     second
@@ -231,7 +232,7 @@ pub fn goes_on_elsewhere_after_being_saved(make: Make<'_>) {
         .restore(saved.clone())
         .expect("it is the same device");
     assert_eq!(second.transport.state(), Some(saved));
-    second.transport.resume();
+    second.transport.slot().resume();
     second.kick().expect("the rings are whole");
     assert_eq!(second.read(STATUS), RUNNING);
     for driver in &mut first.queues {

@@ -8,6 +8,7 @@ use vm_config::{DeviceId, RateLimiter, TokenBucket};
 use super::*;
 use crate::testing::suite::device_suite;
 use crate::testing::{Bench, Buffer, FakeGuest};
+use crate::virtio::transport::Transport;
 
 const MRG_RXBUF: u64 = 1 << bit::VIRTIO_NET_F_MRG_RXBUF;
 const GUEST_TSO4: u64 = 1 << bit::VIRTIO_NET_F_GUEST_TSO4;
@@ -223,8 +224,8 @@ fn waiting_buffers_survive_a_pause() {
     let mut wire = wire(MRG_RXBUF);
     let heads = [wire.offer(0x1000, 2000), wire.offer(0x2000, 2000)];
     wire.turn();
-    wire.guest.transport.pause();
-    wire.guest.transport.resume();
+    wire.guest.transport.slot().pause();
+    wire.guest.transport.slot().resume();
     wire.send_from_host(100);
     wire.send_from_host(100);
     wire.turn();

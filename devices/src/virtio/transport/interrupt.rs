@@ -1,47 +1,65 @@
-//! The interrupt side of a transport with one wired line and an interrupt status register.
+//! The way from a device to its driver: the causes that every transport shows, and the wired line of one.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 
 use crate::irq::IrqLine;
 use crate::virtio::Interrupt;
 
-/// Written by workers on the event loop, read and acknowledged by vCPUs; no lock.
-pub(super) struct WiredInterrupt {
-    line: Box<dyn IrqLine>,
-    /// InterruptStatus (virtio 1.2 §4.2.2).
+/// What a slot asks of the way to its driver, besides what the device asks. Written by workers on the event
+/// loop, read and acknowledged by vCPUs; no lock on the way of a queue's interrupt.
+pub(super) trait SlotInterrupt: Interrupt {
+    /// The device gave up and waits for a reset.
+    fn is_reset_needed(&self) -> bool;
+    /// Back to the state at power-on.
+    fn reset(&self);
+    /// Sends again what a saved machine may have lost.
+    fn repeat(&self);
+}
+
+/// Why the driver is interrupted, where it can look it up.
+#[derive(Default)]
+pub(super) struct Causes {
+    /// Interrupt status (virtio 1.2 §4.1.4.5, §4.2.2).
     status: AtomicU32,
-    /// ConfigGeneration: changes when the configuration space did (virtio 1.2 §2.5.1).
+    /// Configuration generation: changes when the configuration space did (virtio 1.2 §2.5.1).
     generation: AtomicU32,
     needs_reset: AtomicBool,
 }
 
-impl WiredInterrupt {
-    pub(super) fn new(line: Box<dyn IrqLine>) -> Self {
-        Self {
-            line,
-            status: AtomicU32::new(0),
-            generation: AtomicU32::new(0),
-            needs_reset: AtomicBool::new(false),
-        }
-    }
-
+impl Causes {
     pub(super) fn status(&self) -> u32 {
         self.status.load(Ordering::Acquire)
     }
 
-    /// The driver handled the causes in `bits`. A cause that arrived since stays and has its own pulse.
+    /// The driver handled the causes in `bits`. A cause that arrived since stays and has its own interrupt.
     pub(super) fn acknowledge(&self, bits: u32) {
         self.status.fetch_and(!bits, Ordering::AcqRel);
+    }
+
+    /// A cause is noted before the interrupt is sent, so the driver finds it.
+    pub(super) fn note(&self, cause: u32) {
+        self.status.fetch_or(cause, Ordering::AcqRel);
     }
 
     pub(super) fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
     }
 
+    pub(super) fn note_config_change(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.note(VIRTIO_MMIO_INT_CONFIG);
+    }
+
     pub(super) fn is_reset_needed(&self) -> bool {
         self.needs_reset.load(Ordering::Acquire)
+    }
+
+    pub(super) fn note_needs_reset(&self) {
+        self.needs_reset.store(true, Ordering::Release);
+        self.note(VIRTIO_MMIO_INT_CONFIG);
     }
 
     pub(super) fn reset(&self) {
@@ -49,38 +67,75 @@ impl WiredInterrupt {
         self.needs_reset.store(false, Ordering::Release);
     }
 
-    pub(super) fn restore(&self, status: u32, generation: u32, needs_reset: bool) {
-        self.status.store(status, Ordering::Release);
-        self.generation.store(generation, Ordering::Release);
-        self.needs_reset.store(needs_reset, Ordering::Release);
-    }
-
-    /// Pulses the line again when a cause is not acknowledged: the pulse may have been lost with a saved machine.
-    pub(super) fn repeat(&self) {
-        if self.status() != 0 {
-            self.line.raise();
+    pub(super) fn save(&self) -> CausesState {
+        CausesState {
+            interrupt_status: self.status(),
+            config_generation: self.generation(),
+            needs_reset: self.is_reset_needed(),
         }
     }
 
-    /// The cause is in the register before the line moves, so the driver finds it.
-    fn raise(&self, cause: u32) {
-        self.status.fetch_or(cause, Ordering::AcqRel);
-        self.line.raise();
+    pub(super) fn restore(&self, state: &CausesState) {
+        self.status.store(state.interrupt_status, Ordering::Release);
+        self.generation
+            .store(state.config_generation, Ordering::Release);
+        self.needs_reset.store(state.needs_reset, Ordering::Release);
+    }
+}
+
+/// [`Causes`], saved. Part of each transport's state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CausesState {
+    interrupt_status: u32,
+    config_generation: u32,
+    needs_reset: bool,
+}
+
+/// One wired line for all causes.
+pub(super) struct WiredInterrupt {
+    line: Box<dyn IrqLine>,
+    pub(super) causes: Causes,
+}
+
+impl WiredInterrupt {
+    pub(super) fn new(line: Box<dyn IrqLine>) -> Self {
+        Self {
+            line,
+            causes: Causes::default(),
+        }
     }
 }
 
 impl Interrupt for WiredInterrupt {
     fn queue(&self, _queue: u16) {
-        self.raise(VIRTIO_MMIO_INT_VRING);
+        self.causes.note(VIRTIO_MMIO_INT_VRING);
+        self.line.raise();
     }
 
     fn config(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.raise(VIRTIO_MMIO_INT_CONFIG);
+        self.causes.note_config_change();
+        self.line.raise();
     }
 
     fn needs_reset(&self) {
-        self.needs_reset.store(true, Ordering::Release);
-        self.raise(VIRTIO_MMIO_INT_CONFIG);
+        self.causes.note_needs_reset();
+        self.line.raise();
+    }
+}
+
+impl SlotInterrupt for WiredInterrupt {
+    fn is_reset_needed(&self) -> bool {
+        self.causes.is_reset_needed()
+    }
+
+    fn reset(&self) {
+        self.causes.reset();
+    }
+
+    /// Pulses the line again when a cause is not acknowledged: the pulse may have been lost.
+    fn repeat(&self) {
+        if self.causes.status() != 0 {
+            self.line.raise();
+        }
     }
 }

@@ -1,14 +1,6 @@
 //! The memory-mapped transport, version 2 (virtio 1.2 §4.2).
 //!
-//! [`MmioTransport`] is the 4 KiB window that vCPUs access, and the handle by which the machine pauses,
-//! resumes and saves the device behind it:
-//!
-//! * **Pause**, with no vCPU running. The thread that owns the event loop takes the worker off its own table,
-//!   calls [`Worker::stop`] and hands the queues to [`MmioTransport::park`]. Any other thread calls
-//!   [`MmioTransport::pause`], which asks the loop and waits.
-//! * **Save**: [`MmioTransport::state`], while it is paused or not started.
-//! * **Resume**, before the first vCPU runs. The loop's thread calls [`MmioTransport::unpark`] and puts the
-//!   worker in its table; any other calls [`MmioTransport::resume`].
+//! [`MmioTransport`] is the 4 KiB window that vCPUs access.
 
 use std::sync::Arc;
 
@@ -16,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_mmio as reg;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::interrupt::WiredInterrupt;
+use super::interrupt::{Causes, CausesState, WiredInterrupt};
 pub use super::negotiation::Negotiation;
 use super::negotiation::low;
 use super::slot::Slot;
+use super::{RestoreError, Transport};
 use crate::irq::IrqLine;
-use crate::virtio::queue::{Queue, QueueState};
-use crate::virtio::{Interrupt, VirtioDevice, Worker, WorkerId, WorkerLoop};
+use crate::virtio::queue::QueueState;
+use crate::virtio::{VirtioDevice, WorkerId, WorkerLoop};
 use crate::{GuestMemory, Registers};
 
 /// Size of the window.
@@ -47,23 +40,13 @@ pub struct MmioState {
     negotiation: Negotiation,
     queues: Vec<QueueState>,
     selected_queue: u32,
-    interrupt_status: u32,
-    config_generation: u32,
-    needs_reset: bool,
+    causes: CausesState,
 }
-
-/// A saved state that is not this device's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "saved virtio-mmio state does not fit the device; restore it with the configuration it was saved with"
-)]
-pub struct RestoreError;
 
 /// One virtio device in its window.
 pub struct MmioTransport {
     slot: Slot,
-    id: WorkerId,
-    workers: Arc<dyn WorkerLoop>,
+    interrupt: Arc<WiredInterrupt>,
 }
 
 impl MmioTransport {
@@ -80,53 +63,13 @@ impl MmioTransport {
         kick: EventFd,
         workers: Arc<dyn WorkerLoop>,
     ) -> Self {
-        let interrupt = WiredInterrupt::new(irq);
-        let slot = Slot::new(id, device, memory, interrupt, kick, Arc::clone(&workers));
-        Self { slot, id, workers }
+        let interrupt = Arc::new(WiredInterrupt::new(irq));
+        let slot = Slot::new(id, device, memory, interrupt.clone(), kick, workers);
+        Self { slot, interrupt }
     }
 
-    /// The worker's place on the loop.
-    #[must_use]
-    pub fn id(&self) -> WorkerId {
-        self.id
-    }
-
-    /// Takes the queues of a worker that the caller took off the loop and stopped. Nothing changes when the
-    /// driver has not started the device.
-    pub fn park(&self, queues: Vec<Queue>) {
-        self.slot.park(&queues);
-    }
-
-    /// The worker that goes on where the parked one left off; the caller puts it on the loop. `None` when
-    /// there is nothing to go on with.
-    pub fn unpark(&self) -> Option<Box<dyn Worker>> {
-        let worker = self.slot.unpark();
-        self.slot.interrupt.repeat();
-        worker
-    }
-
-    /// Stops the worker and keeps its queues. Waits for the event loop, so its own thread uses
-    /// [`MmioTransport::park`].
-    pub fn pause(&self) {
-        self.park(self.workers.stop(self.id));
-    }
-
-    /// Goes on after [`MmioTransport::pause`].
-    pub fn resume(&self) {
-        if let Some(worker) = self.unpark() {
-            self.workers.start(self.id, worker);
-        }
-    }
-
-    /// Lets `change` have the device, while it is paused or not started; a worker made later has the change.
-    /// Says what `change` said, or `None` while the device runs.
-    pub fn change<R>(&self, change: impl FnOnce(&mut dyn VirtioDevice) -> R) -> Option<R> {
-        self.slot.change(change)
-    }
-
-    /// Tells the driver that the configuration space changed (virtio 1.2 §2.5).
-    pub fn notify_config_change(&self) {
-        self.slot.interrupt.config();
+    fn causes(&self) -> &Causes {
+        &self.interrupt.causes
     }
 
     /// The state to save; `None` while the device runs.
@@ -137,9 +80,7 @@ impl MmioTransport {
             negotiation: registers.negotiation,
             queues: registers.queues.clone(),
             selected_queue: registers.selected_queue,
-            interrupt_status: self.slot.interrupt.status(),
-            config_generation: self.slot.interrupt.generation(),
-            needs_reset: self.slot.interrupt.is_reset_needed(),
+            causes: self.causes().save(),
         })
     }
 
@@ -154,11 +95,7 @@ impl MmioTransport {
         {
             return Err(RestoreError);
         }
-        self.slot.interrupt.restore(
-            state.interrupt_status,
-            state.config_generation,
-            state.needs_reset,
-        );
+        self.causes().restore(&state.causes);
         Ok(())
     }
 
@@ -182,13 +119,13 @@ impl MmioTransport {
                 let queue = registers.queue(traits);
                 queue.map_or(0, |(queue, _)| queue.is_ready.into())
             }
-            reg::VIRTIO_MMIO_INTERRUPT_STATUS => self.slot.interrupt.status(),
+            reg::VIRTIO_MMIO_INTERRUPT_STATUS => self.causes().status(),
             reg::VIRTIO_MMIO_STATUS => self.slot.status(),
             reg::VIRTIO_MMIO_SHM_LEN_LOW
             | reg::VIRTIO_MMIO_SHM_LEN_HIGH
             | reg::VIRTIO_MMIO_SHM_BASE_LOW
             | reg::VIRTIO_MMIO_SHM_BASE_HIGH => NO_SHARED_MEMORY,
-            reg::VIRTIO_MMIO_CONFIG_GENERATION => self.slot.interrupt.generation(),
+            reg::VIRTIO_MMIO_CONFIG_GENERATION => self.causes().generation(),
             _ => 0,
         }
     }
@@ -206,7 +143,7 @@ impl MmioTransport {
             }
             reg::VIRTIO_MMIO_QUEUE_SEL => self.slot.lock().selected_queue = value,
             reg::VIRTIO_MMIO_QUEUE_NOTIFY => self.slot.notify(),
-            reg::VIRTIO_MMIO_INTERRUPT_ACK => self.slot.interrupt.acknowledge(value),
+            reg::VIRTIO_MMIO_INTERRUPT_ACK => self.causes().acknowledge(value),
             reg::VIRTIO_MMIO_STATUS => self.slot.set_status(value),
             _ => self.write_queue_register(offset, value),
         }
@@ -245,6 +182,12 @@ impl MmioTransport {
     }
 }
 
+impl Transport for MmioTransport {
+    fn slot(&self) -> &Slot {
+        &self.slot
+    }
+}
+
 /// Control registers are accessed in aligned words (virtio 1.2 §4.2.2.2); any other access reads as 0 and
 /// writes nothing. The configuration space, behind them, takes every width.
 impl Registers for MmioTransport {
@@ -272,11 +215,11 @@ impl Registers for MmioTransport {
     }
 }
 
-fn set_low(word: &mut u64, value: u32) {
+pub(super) fn set_low(word: &mut u64, value: u32) {
     *word = u64::from(low(*word >> 32)) << 32 | u64::from(value);
 }
 
-fn set_high(word: &mut u64, value: u32) {
+pub(super) fn set_high(word: &mut u64, value: u32) {
     *word = u64::from(value) << 32 | u64::from(low(*word));
 }
 

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::interrupt::WiredInterrupt;
+use super::interrupt::SlotInterrupt;
 use super::negotiation::{Negotiation, Step};
 use crate::GuestMemory;
 use crate::virtio::queue::{Queue, QueueState};
@@ -27,8 +27,16 @@ use crate::virtio::{
     WorkerId, WorkerLoop,
 };
 
-/// A device, its negotiation, its queues, and the way to the event loop.
-pub(super) struct Slot {
+/// A device, its negotiation, its queues, and the way to the event loop: the handle by which the machine
+/// pauses, resumes and changes a device, whatever transport it is on.
+///
+/// * **Pause**, with no vCPU running. The thread that owns the event loop takes the worker off its own table,
+///   calls [`Worker::stop`] and hands the queues to [`Slot::park`]. Any other thread calls [`Slot::pause`],
+///   which asks the loop and waits.
+/// * **Save**, by the transport, while it is paused or not started.
+/// * **Resume**, before the first vCPU runs. The loop's thread calls [`Slot::unpark`] and puts the worker in
+///   its table; any other calls [`Slot::resume`].
+pub struct Slot {
     // Fixed configuration.
     id: WorkerId,
     traits: Traits,
@@ -36,9 +44,9 @@ pub(super) struct Slot {
     memory: Arc<GuestMemory>,
     kick: EventFd,
     workers: Arc<dyn WorkerLoop>,
-    pub(super) interrupt: Arc<WiredInterrupt>,
     /// The log has it that the host refused the device.
     has_warned: AtomicBool,
+    interrupt: Arc<dyn SlotInterrupt>,
     registers: Mutex<Registers>,
 }
 
@@ -68,7 +76,7 @@ impl Slot {
         id: WorkerId,
         device: Box<dyn VirtioDevice>,
         memory: Arc<GuestMemory>,
-        interrupt: WiredInterrupt,
+        interrupt: Arc<dyn SlotInterrupt>,
         kick: EventFd,
         workers: Arc<dyn WorkerLoop>,
     ) -> Self {
@@ -87,10 +95,63 @@ impl Slot {
             memory,
             kick,
             workers,
-            interrupt: Arc::new(interrupt),
             has_warned: AtomicBool::new(false),
+            interrupt,
             registers: Mutex::new(registers),
         }
+    }
+
+    /// The worker's place on the loop.
+    #[must_use]
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Takes the queues of a worker that the caller took off the loop and stopped. Nothing changes when the
+    /// driver has not started the device.
+    pub fn park(&self, queues: &[Queue]) {
+        let mut registers = self.lock();
+        if registers.phase != Phase::Running {
+            return;
+        }
+        for (kept, queue) in registers.queues.iter_mut().zip(queues) {
+            *kept = queue.state();
+        }
+        registers.phase = Phase::Parked;
+    }
+
+    /// The worker that goes on where [`Slot::park`] left off; the caller puts it on the loop. `None` when
+    /// none was running, or when the device cannot start any more; the driver is then told to reset it.
+    pub fn unpark(&self) -> Option<Box<dyn Worker>> {
+        let worker = self.reactivate();
+        self.interrupt.repeat();
+        worker
+    }
+
+    /// Stops the worker and keeps its queues. Waits for the event loop, so its own thread uses
+    /// [`Slot::park`].
+    pub fn pause(&self) {
+        self.park(&self.workers.stop(self.id));
+    }
+
+    /// Goes on after [`Slot::pause`].
+    pub fn resume(&self) {
+        if let Some(worker) = self.unpark() {
+            self.workers.start(self.id, worker);
+        }
+    }
+
+    /// Lets `change` have the device, while it is paused or not started; a worker made later has the change.
+    /// Says what `change` said, or `None` while the device runs.
+    pub fn change<R>(&self, change: impl FnOnce(&mut dyn VirtioDevice) -> R) -> Option<R> {
+        let mut registers = self.saved()?;
+        let device = registers.device.as_mut()?;
+        Some(change(device.as_mut()))
+    }
+
+    /// Tells the driver that the configuration space changed (virtio 1.2 §2.5).
+    pub fn notify_config_change(&self) {
+        self.interrupt.config();
     }
 
     pub(super) fn traits(&self) -> &Traits {
@@ -142,21 +203,8 @@ impl Slot {
         }
     }
 
-    /// Takes the queues that its worker returned, when the event loop stops all devices.
-    pub(super) fn park(&self, queues: &[Queue]) {
-        let mut registers = self.lock();
-        if registers.phase != Phase::Running {
-            return;
-        }
-        for (kept, queue) in registers.queues.iter_mut().zip(queues) {
-            *kept = queue.state();
-        }
-        registers.phase = Phase::Parked;
-    }
-
-    /// Makes the worker that goes on where [`Slot::park`] left off. `None` when none was running, or when
-    /// the device cannot start any more; the driver is then told to reset it.
-    pub(super) fn unpark(&self) -> Option<Box<dyn Worker>> {
+    /// The worker of a parked device, started again.
+    fn reactivate(&self) -> Option<Box<dyn Worker>> {
         let mut registers = self.lock();
         if registers.phase != Phase::Parked {
             return None;
@@ -168,14 +216,6 @@ impl Slot {
         let worker = self.activate(registers);
         self.lock().phase = Phase::Running;
         worker
-    }
-
-    /// Lets `change` have the device, which no worker runs at the moment. `None` while it is being started or
-    /// reset.
-    pub(super) fn change<R>(&self, change: impl FnOnce(&mut dyn VirtioDevice) -> R) -> Option<R> {
-        let mut registers = self.saved()?;
-        let device = registers.device.as_mut()?;
-        Some(change(device.as_mut()))
     }
 
     /// The registers for a snapshot; `None` while a worker holds the queues.
@@ -335,7 +375,7 @@ impl Registers {
 /// A worker whose broken rings reach the driver, whoever stops it.
 struct Watched {
     worker: Box<dyn Worker>,
-    interrupt: Arc<WiredInterrupt>,
+    interrupt: Arc<dyn SlotInterrupt>,
 }
 
 impl Worker for Watched {

@@ -7,6 +7,7 @@ use crate::Registers;
 use crate::testing::suite::device_suite;
 use crate::testing::{Buffer, FakeGuest, InlineLoop, guest_memory};
 use crate::virtio::queue::Queue;
+use crate::virtio::transport::Transport;
 use crate::virtio::{
     ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
     WorkerId, WorkerLoop,
@@ -319,11 +320,11 @@ fn parked_device_goes_on_where_it_stopped() {
     guest.queues[0].add(&[Buffer::Writable(0x100, 7)]);
     guest.kick().unwrap();
     assert_eq!(guest.transport.state(), None);
-    guest.transport.pause();
+    guest.transport.slot().pause();
     assert!(guest.workers.is_empty());
     assert!(guest.transport.state().is_some());
     guest.queues[0].add(&[Buffer::Writable(0x200, 8)]);
-    guest.transport.resume();
+    guest.transport.slot().resume();
     guest.kick().unwrap();
     assert_eq!(guest.queues[0].take_used().len(), 2);
 }
@@ -331,8 +332,8 @@ fn parked_device_goes_on_where_it_stopped() {
 #[test]
 fn pausing_a_device_that_is_not_started_changes_nothing() {
     let mut guest = FakeGuest::new(Echo::new());
-    guest.transport.pause();
-    guest.transport.resume();
+    guest.transport.slot().pause();
+    guest.transport.slot().resume();
     guest.start(0);
     assert_eq!(guest.read(STATUS), 15);
 }
@@ -342,7 +343,7 @@ fn saved_device_goes_on_elsewhere_and_hears_of_pending_interrupts() {
     let mut guest = FakeGuest::running(Echo::new(), 0);
     guest.queues[0].add(&[Buffer::Writable(0x100, 7)]);
     guest.kick().unwrap();
-    guest.transport.pause();
+    guest.transport.slot().pause();
     let state = guest.transport.state().unwrap();
     let text = serde_json::to_string(&state).unwrap();
     let copy = FakeGuest::new(Echo::new());
@@ -352,7 +353,7 @@ fn saved_device_goes_on_elsewhere_and_hears_of_pending_interrupts() {
     assert_eq!(copy.transport.state().unwrap(), state);
     assert_eq!(copy.read(STATUS), 15);
     assert_eq!(copy.read(0x60), 1);
-    copy.transport.resume();
+    copy.transport.slot().resume();
     assert_eq!(copy.irq.take(), 1);
     assert_eq!(copy.workers.len(), 1);
 }
@@ -360,7 +361,7 @@ fn saved_device_goes_on_elsewhere_and_hears_of_pending_interrupts() {
 #[test]
 fn state_of_another_device_is_refused() {
     let guest = FakeGuest::running(Echo::new(), 0);
-    guest.transport.pause();
+    guest.transport.slot().pause();
     let state = guest.transport.state().unwrap();
     let good = serde_json::to_value(&state).unwrap();
     for (pointer, value) in [
