@@ -7,6 +7,7 @@ pub mod irq;
 pub mod legacy;
 mod limiter;
 pub mod metrics;
+pub mod pci;
 mod sys;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,0 +1,333 @@
+//! One bus, and the three ways to it: configuration by port, configuration by memory, and the windows.
+//!
+//! What no function answers reads as all ones (PCI 3.0 §6.1), and nobody waits for it.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::HostBridge;
+use crate::Registers;
+
+/// Device numbers on the bus; 0 is the host bridge.
+pub const DEVICES: u8 = 32;
+
+/// Bytes of configuration space by memory: 32 devices of 8 functions of 4 KiB (PCI Express 4.0 §7.2.2).
+pub const ECAM_LEN: u64 = 1 << 20;
+
+/// Bytes of each device's memory window; device `n` has the `n`th.
+pub const BAR_LEN: u64 = 512 << 10;
+
+/// Ports 0xcf8 to 0xcff (PCI 3.0 §3.2.2.3.2).
+pub const CONFIG_PORTS_LEN: u64 = 8;
+
+/// A PCI function. Called from every vCPU, so it holds its own locks, for one access at a time.
+pub trait Function: Send + Sync {
+    /// Fills `data` with configuration space from `offset`, 0 to 4095, on.
+    fn read_config(&self, offset: u16, data: &mut [u8]);
+    /// Stores `data` into configuration space.
+    fn write_config(&self, offset: u16, data: &[u8]);
+    /// Fills `data` from the memory window; with all ones while it does not answer there.
+    fn read_bar(&self, offset: u64, data: &mut [u8]);
+    /// Stores `data` into the memory window, if it answers there.
+    fn write_bar(&self, offset: u64, data: &[u8]);
+}
+
+/// A function cannot be put into its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("PCI device {0} is taken or does not exist")]
+pub struct SlotError(u8);
+
+type Functions = [Option<Arc<dyn Function>>; DEVICES as usize];
+
+/// The bus. Devices may come and go while vCPUs look at it.
+pub struct PciBus {
+    functions: RwLock<Functions>,
+}
+
+impl Default for PciBus {
+    /// A bus with its host bridge.
+    fn default() -> Self {
+        let mut functions = Functions::default();
+        functions[0] = Some(Arc::new(HostBridge::default()));
+        Self {
+            functions: RwLock::new(functions),
+        }
+    }
+}
+
+impl PciBus {
+    /// Puts `function` into slot `device`.
+    ///
+    /// # Errors
+    /// When the slot is taken or beyond the last.
+    pub fn insert(&self, device: u8, function: Arc<dyn Function>) -> Result<(), SlotError> {
+        let mut functions = self
+            .functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match functions.get_mut(usize::from(device)) {
+            Some(slot @ None) => *slot = Some(function),
+            _ => return Err(SlotError(device)),
+        }
+        Ok(())
+    }
+
+    /// Function 0 of `device`. The lock is released before it is used.
+    fn function(&self, device: u64) -> Option<Arc<dyn Function>> {
+        let index = usize::try_from(device).ok()?;
+        let functions = self
+            .functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        functions.get(index)?.clone()
+    }
+
+    /// The function at an ECAM offset, and the offset into its space; `None` also for an access that leaves it.
+    fn at(&self, offset: u64, len: usize) -> Option<(Arc<dyn Function>, u16)> {
+        let (device, function) = (offset >> 15, offset >> 12 & 7);
+        let register = u16::try_from(offset & 0xfff).ok()?;
+        if function != 0 || usize::from(register).checked_add(len)? > 0x1000 {
+            return None;
+        }
+        Some((self.function(device)?, register))
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        match self.at(offset, data.len()) {
+            Some((function, register)) => function.read_config(register, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    fn write_config(&self, offset: u64, data: &[u8]) {
+        if let Some((function, register)) = self.at(offset, data.len()) {
+            function.write_config(register, data);
+        }
+    }
+}
+
+/// Configuration space by memory: a window of [`ECAM_LEN`] bytes, for bus 0.
+pub struct ConfigMemory(pub Arc<PciBus>);
+
+impl Registers for ConfigMemory {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        self.0.read_config(offset, data);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        self.0.write_config(offset, data);
+    }
+}
+
+/// Configuration space by ports, mechanism #1: an address, and a window of four bytes onto it.
+pub struct ConfigPorts {
+    bus: Arc<PciBus>,
+    // Guest-visible state: all of it, and nothing else.
+    address: Mutex<u32>,
+}
+
+/// Where the address is, and where the data.
+const CONFIG_ADDRESS: u64 = 0;
+const CONFIG_DATA: u64 = 4;
+/// The data port is open.
+const ENABLED: u32 = 1 << 31;
+/// What the address register keeps: the enable bit, bus, device, function, word.
+const ADDRESS_BITS: u32 = 0x80ff_fffc;
+
+impl ConfigPorts {
+    /// The ports of `bus`.
+    #[must_use]
+    pub fn new(bus: Arc<PciBus>) -> Self {
+        Self {
+            bus,
+            address: Mutex::new(0),
+        }
+    }
+
+    fn address(&self) -> u32 {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ECAM offset of `len` bytes at a data port; `None` while closed, on another bus, or across its end.
+    fn target(&self, offset: u64, len: usize) -> Option<u64> {
+        let within = offset.checked_sub(CONFIG_DATA)?;
+        let end = within.checked_add(u64::try_from(len).ok()?)?;
+        let address = self.address();
+        if end > 4 || address & ENABLED == 0 || address >> 16 & 0xff != 0 {
+            return None;
+        }
+        let (function, register) = (u64::from(address >> 8 & 0xff), u64::from(address & 0xfc));
+        Some(function << 12 | register | within)
+    }
+}
+
+impl Registers for ConfigPorts {
+    /// The address register is 32 bits and answers to nothing less (PCI 3.0 §3.2.2.3.2).
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        if let (CONFIG_ADDRESS, Ok(word)) = (offset, <&mut [u8; 4]>::try_from(&mut *data)) {
+            *word = self.address().to_le_bytes();
+            return;
+        }
+        match self.target(offset, data.len()) {
+            Some(target) => self.bus.read_config(target, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        if let (CONFIG_ADDRESS, Ok(word)) = (offset, <[u8; 4]>::try_from(data)) {
+            let address = u32::from_le_bytes(word) & ADDRESS_BITS;
+            *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        } else if let Some(target) = self.target(offset, data.len()) {
+            self.bus.write_config(target, data);
+        }
+    }
+}
+
+/// The memory windows of all devices, one after the other: [`DEVICES`] times [`BAR_LEN`] bytes.
+pub struct BarWindows(pub Arc<PciBus>);
+
+impl BarWindows {
+    fn at(&self, offset: u64, len: usize) -> Option<(Arc<dyn Function>, u64)> {
+        let within = offset % BAR_LEN;
+        let end = within.checked_add(u64::try_from(len).ok()?)?;
+        if end > BAR_LEN {
+            return None;
+        }
+        Some((self.0.function(offset / BAR_LEN)?, within))
+    }
+}
+
+impl Registers for BarWindows {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        match self.at(offset, data.len()) {
+            Some((function, within)) => function.read_bar(within, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        if let Some((function, within)) = self.at(offset, data.len()) {
+            function.write_bar(within, data);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers with the low byte of each offset; records writes.
+    #[derive(Default)]
+    struct Echo(Mutex<Vec<(u64, Vec<u8>)>>);
+
+    impl Function for Echo {
+        fn read_config(&self, offset: u16, data: &mut [u8]) {
+            self.read_bar(offset.into(), data);
+        }
+        fn write_config(&self, offset: u16, data: &[u8]) {
+            self.write_bar(offset.into(), data);
+        }
+        fn read_bar(&self, offset: u64, data: &mut [u8]) {
+            for (byte, at) in data.iter_mut().zip(offset..) {
+                *byte = at.to_le_bytes()[0];
+            }
+        }
+        fn write_bar(&self, offset: u64, data: &[u8]) {
+            self.0.lock().unwrap().push((offset, data.to_vec()));
+        }
+    }
+
+    fn bus() -> (Arc<PciBus>, Arc<Echo>) {
+        let (bus, echo) = (Arc::new(PciBus::default()), Arc::new(Echo::default()));
+        bus.insert(3, echo.clone()).unwrap();
+        (bus, echo)
+    }
+
+    fn read<const N: usize>(registers: &dyn Registers, offset: u64) -> [u8; N] {
+        let mut data = [0; N];
+        registers.read(offset, &mut data);
+        data
+    }
+
+    #[test]
+    fn the_host_bridge_is_the_first() {
+        let memory = ConfigMemory(bus().0);
+        assert_eq!(read(&memory, 0), [0x86, 0x80, 0x57, 0x0d]);
+        assert_eq!(read(&memory, 0xb), [6]);
+    }
+
+    #[test]
+    fn both_ways_lead_to_the_same_function_in_every_width() {
+        let (bus, echo) = bus();
+        let (memory, ports) = (ConfigMemory(bus.clone()), ConfigPorts::new(bus));
+        ports.write(0, &0x8000_1844_u32.to_le_bytes());
+        assert_eq!(read(&ports, 0), 0x8000_1844_u32.to_le_bytes());
+        assert_eq!(read(&ports, 4), [0x44, 0x45, 0x46, 0x47]);
+        assert_eq!(read(&ports, 6), [0x46, 0x47]);
+        assert_eq!(read(&ports, 7), [0x47]);
+        assert_eq!(read(&memory, 0x1_8044), [0x44, 0x45, 0x46, 0x47]);
+        assert_eq!(read(&memory, 0x1_8046), [0x46]);
+        ports.write(5, &[1, 2]);
+        memory.write(0x1_8044, &[3]);
+        assert_eq!(
+            *echo.0.lock().unwrap(),
+            [(0x45, vec![1, 2]), (0x44, vec![3])]
+        );
+    }
+
+    #[test]
+    fn nobody_home_reads_as_all_ones() {
+        let (bus, echo) = bus();
+        let (memory, ports) = (ConfigMemory(bus.clone()), ConfigPorts::new(bus.clone()));
+        // No device, another function, across the end of one, beyond the bus.
+        for offset in [0x2_0000, 0x1_9000, 0x1_8ffe, ECAM_LEN, u64::MAX] {
+            assert_eq!(read(&memory, offset), [0xff; 4], "{offset:#x}");
+            memory.write(offset, &[0; 4]);
+        }
+        // Closed, another bus, another function, no device.
+        for address in [0x0000_1800_u32, 0x8001_1800, 0x8000_1900, 0x8000_2000] {
+            ports.write(0, &address.to_le_bytes());
+            assert_eq!(read(&ports, 4), [0xff; 4], "{address:#x}");
+            ports.write(4, &[0; 4]);
+        }
+        ports.write(0, &0x8000_1800_u32.to_le_bytes());
+        assert_eq!(read(&ports, 6), [0xff; 4], "across the end");
+        let windows = BarWindows(bus);
+        for offset in [0, BAR_LEN, 3 * BAR_LEN - 1, 4 * BAR_LEN - 1, u64::MAX] {
+            assert_eq!(read(&windows, offset), [0xff; 2], "{offset:#x}");
+            windows.write(offset, &[0; 2]);
+        }
+        assert!(echo.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_address_port_takes_words_only() {
+        let ports = ConfigPorts::new(bus().0);
+        ports.write(0, &u32::MAX.to_le_bytes());
+        assert_eq!(read(&ports, 0), 0x80ff_fffc_u32.to_le_bytes());
+        // How Linux probes for mechanism #1 (arch/x86/pci/direct.c).
+        ports.write(3, &[1]);
+        ports.write(0, &0x8000_0000_u32.to_le_bytes());
+        ports.write(0, &[1, 2]);
+        assert_eq!(read(&ports, 0), 0x8000_0000_u32.to_le_bytes());
+        assert_eq!(read(&ports, 0), [0xff]);
+    }
+
+    #[test]
+    fn windows_belong_to_slots() {
+        let (bus, echo) = bus();
+        let windows = BarWindows(bus);
+        assert_eq!(read(&windows, 3 * BAR_LEN + 5), [5, 6]);
+        windows.write(3 * BAR_LEN + 0x6000, &[1]);
+        assert_eq!(*echo.0.lock().unwrap(), [(0x6000, vec![1])]);
+    }
+
+    #[test]
+    fn a_slot_takes_one_function() {
+        let (bus, echo) = bus();
+        for device in [0, 3, 32, 255] {
+            assert_eq!(bus.insert(device, echo.clone()), Err(SlotError(device)));
+        }
+        assert_eq!(bus.insert(31, echo), Ok(()));
+    }
+}
