@@ -34,6 +34,11 @@ impl Causes {
         self.status.load(Ordering::Acquire)
     }
 
+    /// The status, which is 0 from now on.
+    pub(super) fn take_status(&self) -> u32 {
+        self.status.swap(0, Ordering::AcqRel)
+    }
+
     /// The driver handled the causes in `bits`. A cause that arrived since stays and has its own interrupt.
     pub(super) fn acknowledge(&self, bits: u32) {
         self.status.fetch_and(!bits, Ordering::AcqRel);

@@ -2,19 +2,21 @@
 //!
 //! A transport is registers, its own, around a [`Slot`], the same for all.
 
+#[cfg(test)]
+mod echo;
 mod interrupt;
 pub mod mmio;
 mod negotiation;
+pub mod pci;
 mod slot;
-
-use crate::Registers;
 
 pub use interrupt::CausesState;
 pub use mmio::{MmioState, MmioTransport};
+pub use pci::{PciState, PciTransport};
 pub use slot::Slot;
 
 /// What the machine knows of a transport once it is placed.
-pub trait Transport: Registers {
+pub trait Transport: Send + Sync {
     /// The device behind it.
     fn slot(&self) -> &Slot;
 }

@@ -78,6 +78,25 @@ impl Negotiation {
         self.driver_word = word;
     }
 
+    /// Which half of the offered features the driver reads.
+    pub(super) fn device_word(&self) -> u32 {
+        self.device_word
+    }
+
+    /// Which half of its own features the driver writes.
+    pub(super) fn driver_word(&self) -> u32 {
+        self.driver_word
+    }
+
+    /// The selected half of what the driver wrote.
+    pub(super) fn driver_features(&self) -> u32 {
+        match self.driver_word {
+            0 => low(self.driver_features),
+            1 => low(self.driver_features >> 32),
+            _ => 0,
+        }
+    }
+
     /// The selected half of `offered`; there are no features beyond bit 63.
     pub(super) fn device_features(&self, offered: u64) -> u32 {
         match self.device_word {

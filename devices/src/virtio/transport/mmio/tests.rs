@@ -8,95 +8,10 @@ use crate::testing::suite::device_suite;
 use crate::testing::{Buffer, FakeGuest, InlineLoop, guest_memory};
 use crate::virtio::queue::Queue;
 use crate::virtio::transport::Transport;
-use crate::virtio::{
-    ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
-    WorkerId, WorkerLoop,
-};
+use crate::virtio::transport::echo::{EVENT_IDX, Echo};
+use crate::virtio::{QueueError, Worker, WorkerId, WorkerLoop};
 
 const STATUS: u64 = 0x70;
-const EVENT_IDX: u64 = 1 << 29;
-
-/// Gives every head back, with the length of its writable buffers.
-struct Echo {
-    config: [u8; 6],
-    interrupt: Arc<Mutex<Option<Arc<dyn Interrupt>>>>,
-    fails: bool,
-}
-
-struct EchoWorker {
-    queues: Vec<Queue>,
-    interrupt: Arc<dyn Interrupt>,
-}
-
-impl Echo {
-    fn new() -> Box<Self> {
-        Box::new(Self {
-            config: [1, 2, 3, 4, 5, 6],
-            interrupt: Arc::default(),
-            fails: false,
-        })
-    }
-}
-
-impl VirtioDevice for Echo {
-    fn traits(&self) -> Traits {
-        Traits {
-            device_type: 42,
-            features: 1 << 32 | EVENT_IDX | 1,
-            queue_sizes: vec![16, 8],
-        }
-    }
-
-    fn config_space(&self) -> &[u8] {
-        &self.config
-    }
-
-    fn write_config(&mut self, offset: usize, data: &[u8]) {
-        self.config[offset..offset + data.len()].copy_from_slice(data);
-    }
-
-    fn activate(&mut self, with: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        if self.fails {
-            return Err(ActivateError {
-                what: "nothing",
-                source: std::io::ErrorKind::Other.into(),
-            });
-        }
-        *self.interrupt.lock().unwrap() = Some(Arc::clone(&with.interrupt));
-        Ok(Box::new(EchoWorker {
-            queues: with.queues,
-            interrupt: with.interrupt,
-        }))
-    }
-}
-
-impl Worker for EchoWorker {
-    fn sources(&self) -> Vec<Source> {
-        vec![Source {
-            fd: 0,
-            token: Token(0),
-            events: vmm_sys_util::epoll::EventSet::IN,
-        }]
-    }
-
-    fn on_event(&mut self, _token: Token) -> Result<(), QueueError> {
-        for (index, queue) in (0..).zip(&mut self.queues) {
-            let mut chain = queue.new_chain();
-            while let Some(done) = queue.pop(&mut chain)? {
-                let len = u32::try_from(chain.writable.len()).unwrap();
-                queue.give_back(done, len)?;
-            }
-            if queue.needs_interrupt()? {
-                self.interrupt.queue(index);
-            }
-        }
-        Ok(())
-    }
-
-    fn stop(self: Box<Self>) -> Vec<Queue> {
-        self.queues
-    }
-}
 
 #[test]
 fn identity_is_modern_and_of_no_vendor() {
