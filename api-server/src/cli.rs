@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use vm_config::{InstanceId, InstanceIdError, LogLevel, LoggerConfig};
+use vm_config::{DeviceTransport, InstanceId, InstanceIdError, LogLevel, LoggerConfig};
 
 use crate::version;
 
@@ -39,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) logger: LoggerConfig,
     /// Largest request body in bytes.
     pub(crate) max_payload: usize,
+    /// Where virtio devices are.
+    pub(crate) transport: DeviceTransport,
 }
 
 /// A command line that cannot be served, in the words scripts look for.
@@ -139,7 +141,10 @@ const FLAGS: &[Flag] = &[
     other("boot-timer", false, Support::Refused),
     value("config-file", "JSON file to configure and boot from.", None),
     other("describe-snapshot", true, Support::Refused),
-    other("enable-pci", false, Support::Refused),
+    switch(
+        "enable-pci",
+        "Put virtio devices on a PCI bus instead of MMIO.",
+    ),
     value(
         "http-api-max-payload-size",
         "Largest API request body in bytes.",
@@ -285,6 +290,11 @@ fn options(given: &Given) -> Result<Options, CliError> {
         max_payload: given
             .number("http-api-max-payload-size")?
             .unwrap_or(DEFAULT_MAX_PAYLOAD),
+        transport: if given.has("enable-pci") {
+            DeviceTransport::Pci
+        } else {
+            DeviceTransport::Mmio
+        },
     })
 }
 

@@ -88,11 +88,12 @@ fn run(options: Options) -> ! {
     if let Some(path) = &options.config_file {
         config_file::apply(path, &control);
     }
+    let transport = options.transport;
     let (api, _unused_control) = match listener {
         Some(listener) => (Some(start_api(listener, control, options)), None),
         None => (None, Some(control)),
     };
-    let reason = vmm::run(mailbox);
+    let reason = vmm::run(mailbox, transport);
     end(&reason, api)
 }
 

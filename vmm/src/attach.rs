@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use devices::legacy::ioapic::{self, IoApic};
 use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
+use devices::pci::bus::{BAR_LEN, CONFIG_PORTS_LEN, DEVICES, ECAM_LEN};
+use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, PciBus};
 use devices::virtio::block::{Block, DiskError};
 use devices::virtio::net::{Net, NetError};
 use devices::virtio::transport::Transport;
 use devices::virtio::transport::mmio::{self, MmioTransport};
+use devices::virtio::transport::pci::{self, PciPlacement, PciTransport};
 use devices::virtio::{VirtioDevice, Worker, WorkerId, WorkerLoop};
-use vm_config::{DeviceId, Drive};
+use vm_config::{DeviceId, DeviceTransport, Drive};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
-    COM1_PORT, GSI_COM1, GSI_KEYBOARD, I8042_DATA_PORT, IOAPIC_START,
+    COM1_PORT, ECAM_START, GSI_COM1, GSI_KEYBOARD, I8042_DATA_PORT,
+    IOAPIC_START, MMIO64_START, PCI_CONFIG_PORTS,
 };
 use crate::boot::cmdline::CommandLine;
 use crate::bus::Bus;
@@ -22,7 +26,8 @@ use crate::configuration::Configuration;
 use crate::console;
 use crate::event_loop::Sender;
 use crate::kvm::{InterruptControllers, KvmError, KvmVm};
-use crate::placement::{MmioPlace, OutOfPlaces, Placement};
+use crate::messages::MessageVectors;
+use crate::placement::{MAX_VECTORS, MmioPlace, OutOfPlaces, PciPlace, Place, Placement};
 use crate::vcpu::MachineEnd;
 
 /// The console's input has the place behind those of all devices.
@@ -55,7 +60,7 @@ pub enum AttachError {
 pub(crate) struct VirtioAttachment {
     /// The user's name for it; names are unique among devices of one kind.
     pub(crate) id: DeviceId,
-    pub(crate) place: MmioPlace,
+    pub(crate) place: Place,
     pub(crate) transport: Arc<dyn Transport>,
 }
 
@@ -63,6 +68,8 @@ pub(crate) struct VirtioAttachment {
 pub(crate) struct Attached {
     pub(crate) ports: Bus,
     pub(crate) mmio: Bus,
+    /// With devices on PCI.
+    pub(crate) pci: Option<Arc<PciBus>>,
     /// In attach order.
     pub(crate) virtio: Vec<VirtioAttachment>,
     pub(crate) keyboard: Arc<I8042>,
@@ -78,8 +85,11 @@ pub(crate) fn attach_devices(
     cmdline: &mut CommandLine,
 ) -> Result<Attached, AttachError> {
     let mut attached = attach_legacy(vm, sender)?;
-    let mut placement = Placement::default();
-    cmdline.push("pci=off");
+    let mut placement = Placement::new(config.transport);
+    match config.transport {
+        DeviceTransport::Mmio => drop(cmdline.push("pci=off")),
+        DeviceTransport::Pci => attached.attach_pci_bus(),
+    }
     if let Some(root) = config.drives.first().filter(|d| d.config.is_root_device) {
         push_root(cmdline, &root.config);
     }
@@ -93,7 +103,7 @@ pub(crate) fn attach_devices(
         let id = interface.config.iface_id.clone();
         attached.attach_virtio(id, Box::new(net), vm, sender, placement.next()?)?;
     }
-    for VirtioAttachment { place, .. } in &attached.virtio {
+    for place in attached.mmio_places() {
         cmdline.push_virtio_mmio(place.address, place.gsi);
     }
     Ok(attached)
@@ -128,6 +138,7 @@ fn attach_legacy(vm: &KvmVm, sender: &Sender) -> Result<Attached, AttachError> {
     Ok(Attached {
         ports,
         mmio,
+        pci: None,
         virtio: Vec::new(),
         keyboard,
         serial: port,
@@ -142,14 +153,56 @@ impl Attached {
         Some((CONSOLE_WORKER, Box::new(input)))
     }
 
+    /// Places of devices that are not on PCI.
+    pub(crate) fn mmio_places(&self) -> impl Iterator<Item = MmioPlace> + '_ {
+        self.virtio.iter().filter_map(|device| match device.place {
+            Place::Mmio(place) => Some(place),
+            Place::Pci(_) => None,
+        })
+    }
+
+    /// A PCI bus, and the ways to it.
+    fn attach_pci_bus(&mut self) {
+        let bus = Arc::new(PciBus::default());
+        let memory = Arc::new(ConfigMemory(Arc::clone(&bus)));
+        self.mmio.add(ECAM_START.0, ECAM_LEN, memory);
+        let windows = Arc::new(BarWindows(Arc::clone(&bus)));
+        self.mmio
+            .add(MMIO64_START.0, u64::from(DEVICES) * BAR_LEN, windows);
+        let ports = Arc::new(ConfigPorts::new(Arc::clone(&bus)));
+        self.ports
+            .add(PCI_CONFIG_PORTS.into(), CONFIG_PORTS_LEN, ports);
+        self.pci = Some(bus);
+    }
+
     fn attach_virtio(
         &mut self,
         id: DeviceId,
         device: Box<dyn VirtioDevice>,
         vm: &KvmVm,
         sender: &Sender,
-        place: MmioPlace,
+        place: Place,
     ) -> Result<(), AttachError> {
+        let workers = Arc::new(sender.clone()) as Arc<dyn WorkerLoop>;
+        let transport = match place {
+            Place::Mmio(place) => self.attach_mmio(device, vm, workers, place)?,
+            Place::Pci(place) => self.attach_pci(device, vm, workers, place)?,
+        };
+        self.virtio.push(VirtioAttachment {
+            id,
+            place,
+            transport,
+        });
+        Ok(())
+    }
+
+    fn attach_mmio(
+        &mut self,
+        device: Box<dyn VirtioDevice>,
+        vm: &KvmVm,
+        workers: Arc<dyn WorkerLoop>,
+        place: MmioPlace,
+    ) -> Result<Arc<dyn Transport>, AttachError> {
         let kick = event()?;
         vm.wire_kick(&kick, place.address.0 + mmio::QUEUE_NOTIFY)?;
         let transport = Arc::new(MmioTransport::new(
@@ -158,16 +211,47 @@ impl Attached {
             Arc::clone(vm.memory()),
             Box::new(wired_line(vm, place.gsi)?),
             kick,
-            Arc::new(sender.clone()) as Arc<dyn WorkerLoop>,
+            workers,
         ));
         self.mmio
             .add(place.address.0, mmio::WINDOW_LEN, transport.clone());
-        self.virtio.push(VirtioAttachment {
-            id,
-            place,
-            transport,
-        });
-        Ok(())
+        Ok(transport)
+    }
+
+    fn attach_pci(
+        &mut self,
+        device: Box<dyn VirtioDevice>,
+        vm: &KvmVm,
+        workers: Arc<dyn WorkerLoop>,
+        place: PciPlace,
+    ) -> Result<Arc<dyn Transport>, AttachError> {
+        let traits = device.traits();
+        let vectors = pci::vectors(&traits);
+        assert!(u32::from(vectors) <= MAX_VECTORS, "devices have few queues");
+        let kick = event()?;
+        for (queue, _) in (0..).zip(&traits.queue_sizes) {
+            vm.wire_kick(&kick, place.bar.address + pci::notify_offset(queue))?;
+        }
+        let lines = (place.first_gsi..)
+            .take(vectors.into())
+            .map(|gsi| wired_line(vm, gsi))
+            .collect::<Result<_, _>>()?;
+        let placement = PciPlacement {
+            id: place.worker,
+            bar: place.bar,
+            lines: Box::new(MessageVectors {
+                first_gsi: place.first_gsi,
+                lines,
+                routes: vm.routes(),
+            }),
+            kick,
+        };
+        let memory = Arc::clone(vm.memory());
+        let transport = Arc::new(PciTransport::new(placement, device, memory, workers));
+        let bus = self.pci.as_ref().expect("devices follow their bus");
+        bus.insert(place.device, transport.clone())
+            .expect("each place is handed out once");
+        Ok(transport)
     }
 }
 

@@ -132,12 +132,11 @@ fn describe_platform(
     attached: &Attached,
 ) -> Result<GuestAddress, StartError> {
     let mmio_devices: Vec<_> = attached
-        .virtio
-        .iter()
-        .map(|device| acpi::MmioDevice {
-            start: device.place.address,
+        .mmio_places()
+        .map(|place| acpi::MmioDevice {
+            start: place.address,
             len: MMIO_DEVICE_SIZE,
-            gsi: device.place.gsi,
+            gsi: place.gsi,
         })
         .collect();
     let mut area = SystemArea::default();
@@ -148,7 +147,7 @@ fn describe_platform(
         &acpi::Machine {
             vcpu_count: machine.vcpu_count,
             mmio_devices: &mmio_devices,
-            has_pci: false,
+            has_pci: attached.pci.is_some(),
         },
     )?;
     Ok(rsdp)

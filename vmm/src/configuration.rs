@@ -2,7 +2,7 @@
 
 use devices::virtio::block::Block;
 use devices::virtio::net::Net;
-use vm_config::{BootSource, Drive, Machine, NetworkInterface};
+use vm_config::{BootSource, DeviceTransport, Drive, Machine, NetworkInterface};
 
 use crate::control::VmConfig;
 
@@ -10,6 +10,8 @@ use crate::control::VmConfig;
 /// hears what is wrong.
 #[derive(Default)]
 pub(crate) struct Configuration {
+    /// Said when the process started.
+    pub(crate) transport: DeviceTransport,
     pub(crate) machine: Machine,
     pub(crate) boot_source: Option<BootSource>,
     /// Root first.

@@ -17,6 +17,7 @@ mod kvm;
 mod lifecycle;
 mod machine;
 mod memory;
+mod messages;
 mod placement;
 pub mod process;
 mod vcpu;

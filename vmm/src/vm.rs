@@ -2,6 +2,8 @@
 
 use std::mem::ManuallyDrop;
 
+use vm_config::DeviceTransport;
+
 use crate::configuration::Configuration;
 use crate::control::{Command, CommandError, Mailbox};
 use crate::event_loop::{EventLoop, Message, Sender};
@@ -18,10 +20,10 @@ pub struct Vm {
     pub(crate) sender: Sender,
 }
 
-/// Serves `mailbox` on this thread until the microVM ends. The caller then exits the process with the
+/// Serves `mailbox` on this thread until the microVM, with its devices on `transport`, ends. The caller then exits the process with the
 /// reason's code; vCPUs may still be in the guest.
 #[must_use]
-pub fn run(mailbox: Mailbox) -> ExitReason {
+pub fn run(mailbox: Mailbox, transport: DeviceTransport) -> ExitReason {
     let event_loop = match EventLoop::new(mailbox.receiver) {
         Ok(event_loop) => event_loop,
         Err(error) => return ExitReason::EventLoop(error.to_string()),
@@ -29,7 +31,10 @@ pub fn run(mailbox: Mailbox) -> ExitReason {
     // Never dropped: the process is about to end, and the kernel takes things apart faster than we could.
     let mut vm = ManuallyDrop::new(Vm {
         lifecycle: Lifecycle::NotStarted,
-        config: Configuration::default(),
+        config: Configuration {
+            transport,
+            ..Configuration::default()
+        },
         machine: None,
         event_loop,
         sender: mailbox.sender,

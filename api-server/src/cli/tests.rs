@@ -98,3 +98,9 @@ fn flags_of_the_jailer_are_accepted() {
 fn version_starts_with_the_line_clients_look_for() {
     assert!(version_text().starts_with("Firecracker v1.17.0-dev\n"));
 }
+
+#[test]
+fn pci_is_off_unless_it_is_enabled() {
+    assert_eq!(run("").unwrap().transport, DeviceTransport::Mmio);
+    assert_eq!(run("--enable-pci").unwrap().transport, DeviceTransport::Pci);
+}

@@ -8,6 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DeviceId, MacAddressError, RateLimiter};
 
+/// How drivers find and reach the virtio devices of a machine: all of them the same way. A flag of the
+/// process, not part of a configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceTransport {
+    /// Registers at addresses that ACPI tables and the command line name.
+    #[default]
+    Mmio,
+    /// Functions on a PCI bus (`--enable-pci`).
+    Pci,
+}
+
 /// Whether the guest is offered a write cache it can flush.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

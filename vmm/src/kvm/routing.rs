@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use devices::legacy::ioapic::{Message, PinRouter};
+use devices::legacy::ioapic::{Message, PINS, PinRouter};
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1,
-    kvm_irq_routing_msi,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry,
+    kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
 };
 use kvm_ioctls::VmFd;
 
-use super::KvmError;
+use super::{InterruptControllers, KvmError};
 
 /// The interrupt routes of one VM.
 pub struct InterruptRoutes {
@@ -23,13 +24,25 @@ pub struct InterruptRoutes {
 
 /// What each GSI stands for, as KVM was last told.
 #[derive(Default)]
-struct Table(BTreeMap<u32, Message>);
+struct Table {
+    /// The pins of KVM's own controllers, where it has them.
+    wired: Vec<kvm_irq_routing_entry>,
+    messages: BTreeMap<u32, Message>,
+}
 
 impl InterruptRoutes {
-    pub(super) fn new(vm: Arc<VmFd>) -> Self {
+    pub(super) fn new(vm: Arc<VmFd>, controllers: InterruptControllers) -> Self {
+        let wired = match controllers {
+            InterruptControllers::Split => Vec::new(),
+            InterruptControllers::InKernel => wired_entries(),
+        };
+        let table = Table {
+            wired,
+            messages: BTreeMap::new(),
+        };
         Self {
             vm,
-            table: Mutex::default(),
+            table: Mutex::new(table),
         }
     }
 
@@ -57,9 +70,10 @@ impl Table {
         tell: impl FnOnce(&KvmIrqRouting) -> Result<(), E>,
     ) -> Result<(), E> {
         let before = self.replace(gsi, message);
-        let entries: Vec<_> = self.0.iter().map(|(&gsi, &msi)| entry(gsi, msi)).collect();
+        let mut entries = self.wired.clone();
+        entries.extend(self.messages.iter().map(|(&gsi, &msi)| entry(gsi, msi)));
         let routing = KvmIrqRouting::from_entries(&entries)
-            .expect("at most 4096 GSIs, the capacity of the table");
+            .expect("at most 4096 GSIs and 16 pins twice, within the capacity of the table");
         let told = tell(&routing);
         if told.is_err() {
             self.replace(gsi, before);
@@ -69,8 +83,8 @@ impl Table {
 
     fn replace(&mut self, gsi: u32, message: Option<Message>) -> Option<Message> {
         match message {
-            Some(message) => self.0.insert(gsi, message),
-            None => self.0.remove(&gsi),
+            Some(message) => self.messages.insert(gsi, message),
+            None => self.messages.remove(&gsi),
         }
     }
 }
@@ -82,6 +96,28 @@ impl PinRouter for InterruptRoutes {
             tracing::trace!("interrupt route of pin {pin} refused: {error}");
         }
     }
+}
+
+/// The pins of KVM's own controllers, as they are before the first table is written (Linux
+/// `arch/x86/kvm/irq_comm.c`): GSI 0 to 15 go to a PIC and the I/O APIC, the rest to the latter.
+fn wired_entries() -> Vec<kvm_irq_routing_entry> {
+    let to_chip = |gsi: u32, irqchip: u32, pin: u32| kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_IRQCHIP,
+        u: kvm_irq_routing_entry__bindgen_ty_1 {
+            irqchip: kvm_irq_routing_irqchip { irqchip, pin },
+        },
+        ..Default::default()
+    };
+    let to_pic = |gsi: u32| match gsi {
+        0..8 => Some(to_chip(gsi, KVM_IRQCHIP_PIC_MASTER, gsi)),
+        8..16 => Some(to_chip(gsi, KVM_IRQCHIP_PIC_SLAVE, gsi - 8)),
+        _ => None,
+    };
+    (0..u32::from(PINS))
+        .flat_map(|gsi| [Some(to_chip(gsi, KVM_IRQCHIP_IOAPIC, gsi)), to_pic(gsi)])
+        .flatten()
+        .collect()
 }
 
 fn entry(gsi: u32, message: Message) -> kvm_irq_routing_entry {
@@ -122,13 +158,13 @@ mod tests {
             assert_eq!(outcome.is_ok(), is_taken);
         }
         assert_eq!(told, [5, 6]);
-        assert_eq!(table.0.get(&5).copied(), message(0x31));
+        assert_eq!(table.messages.get(&5).copied(), message(0x31));
     }
 
     #[test]
     fn a_first_route_that_kvm_refused_leaves_nothing() {
         let mut table = Table::default();
         assert_eq!(table.change(5, message(0xbad), |_| Err(())), Err(()));
-        assert!(table.0.is_empty());
+        assert!(table.messages.is_empty());
     }
 }

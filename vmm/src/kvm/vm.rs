@@ -99,7 +99,7 @@ impl Host {
             .map_err(KvmError::call("KVM_SET_TSS_ADDR"))?;
         let controllers = create_controllers(&self.kvm, &fd)?;
         Ok(KvmVm {
-            routes: Arc::new(InterruptRoutes::new(Arc::clone(&fd))),
+            routes: Arc::new(InterruptRoutes::new(Arc::clone(&fd), controllers)),
             fd,
             controllers,
             memory,

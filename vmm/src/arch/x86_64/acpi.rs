@@ -15,6 +15,7 @@
 //! Spec: ACPI 6.5 chapters 5, 6 and 19.
 
 mod dsdt;
+mod pci;
 
 use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags};
@@ -73,7 +74,7 @@ pub fn write_tables(
     area: &mut SystemArea,
     machine: &Machine<'_>,
 ) -> Result<GuestAddress, SystemAreaError> {
-    let dsdt = area.place(memory, &dsdt::dsdt(machine.mmio_devices))?;
+    let dsdt = area.place(memory, &dsdt::dsdt(machine))?;
     let mut xsdt = XSDT::new(OEM_ID, *b"CLSTXSDT", OEM_REVISION);
     let mut tables = vec![fadt(dsdt), madt(machine.vcpu_count)];
     if machine.has_pci {

@@ -98,6 +98,8 @@ pub const COM1_PORT: u16 = 0x3f8;
 pub const I8042_DATA_PORT: u16 = 0x60;
 /// Keyboard controller: status and command port.
 pub const I8042_COMMAND_PORT: u16 = 0x64;
+/// PCI configuration by port: address and data (PCI Local Bus 3.0 §3.2.2.3.2).
+pub const PCI_CONFIG_PORTS: u16 = 0xcf8;
 
 /// Where RAM can lie, as (first byte, first byte after).
 const RAM_WINDOWS: [(u64, u64); 3] = [

@@ -9,7 +9,8 @@ use acpi_tables::sdt::Sdt;
 use super::super::layout::{
     COM1_PORT, GSI_COM1, GSI_DEVICE_FIRST, GSI_KEYBOARD, I8042_COMMAND_PORT, I8042_DATA_PORT,
 };
-use super::{MmioDevice, OEM_ID, OEM_REVISION, bytes_of};
+use super::pci::host_bridge;
+use super::{Machine, MmioDevice, OEM_ID, OEM_REVISION, bytes_of};
 
 /// Bytes of a table header (§5.2.6).
 const HEADER_LEN: u32 = 36;
@@ -17,9 +18,12 @@ const HEADER_LEN: u32 = 36;
 const DSDT_REVISION: u8 = 2;
 
 /// The whole table.
-pub(super) fn dsdt(devices: &[MmioDevice]) -> Vec<u8> {
-    let mut nodes: Vec<_> = devices.iter().map(virtio).collect();
+pub(super) fn dsdt(machine: &Machine<'_>) -> Vec<u8> {
+    let mut nodes: Vec<_> = machine.mmio_devices.iter().map(virtio).collect();
     nodes.extend([com1(), ps2()]);
+    if machine.has_pci {
+        nodes.push(host_bridge());
+    }
     let children = nodes.iter().map(|node| node as &dyn Aml).collect();
     let aml = bytes_of(&Scope::new(Path::new("_SB_"), children));
     let mut table = Sdt::new(
@@ -35,7 +39,7 @@ pub(super) fn dsdt(devices: &[MmioDevice]) -> Vec<u8> {
 }
 
 /// AML that is ready to be put into a scope.
-struct Encoded(Vec<u8>);
+pub(super) struct Encoded(pub(super) Vec<u8>);
 
 impl Aml for Encoded {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {

@@ -124,3 +124,28 @@ fn legacy_interrupts_are_those_of_isa() {
         assert!(dsdt.windows(9).any(|w| w == interrupt));
     }
 }
+
+#[test]
+fn the_host_bridge_has_windows_slots_and_keeps_addresses() {
+    let machine = Machine {
+        has_pci: true,
+        ..machine(1, &[])
+    };
+    let dsdt = tables(&machine).pop().unwrap();
+    let has = |needle: &[u8]| dsdt.windows(needle.len()).any(|w| w == needle);
+    assert!(has(b"PC00\x08_HID\x0c\x41\xd0\x0a\x08"));
+    assert!(has(b"S000") && has(b"S031") && !has(b"S032"));
+    // Memory from 0xc0001000 to 0xeebfffff, and from 256 to 512 GiB (§6.4.3.5).
+    assert!(has(&[0, 0x10, 0, 0xc0, 0xff, 0xff, 0xbf, 0xee]));
+    let window = [
+        [0, 0, 0, 0, 0x40, 0, 0, 0],
+        [0xff, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0],
+    ];
+    assert!(has(&window.concat()));
+    // 8 ports from 0xcf8 on (§6.4.2.5).
+    assert!(has(&[0x47, 1, 0xf8, 0x0c, 0xf8, 0x0c, 1, 8]));
+    // The identifier of `_DSM`, its first field little-endian (ACPI 6.5 §19.6.142).
+    assert!(has(&[0xd0, 0x37, 0xc9, 0xe5, 0x53, 0x35, 0x7a, 0x4d]));
+    let without = tables(&self::machine(1, &[])).pop().unwrap();
+    assert!(!without.windows(4).any(|w| w == b"PC00"));
+}

@@ -1,0 +1,36 @@
+//! Message-signalled interrupts of one PCI device: an irqfd a vector, on interrupts of its slot's own.
+//!
+//! The irqfds are wired when the device is attached; a vector gets its route when the guest first unmasks it.
+
+use std::sync::Arc;
+
+use devices::irq::IrqLine;
+use devices::legacy::ioapic::Message;
+use devices::pci::MessageLines;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::kvm::InterruptRoutes;
+
+/// The vectors of one device.
+pub(crate) struct MessageVectors {
+    pub(crate) first_gsi: u32,
+    /// Wired to `first_gsi` and those that follow.
+    pub(crate) lines: Vec<EventFd>,
+    pub(crate) routes: Arc<InterruptRoutes>,
+}
+
+impl MessageLines for MessageVectors {
+    fn route(&self, vector: u16, message: Option<Message>) {
+        let gsi = self.first_gsi + u32::from(vector);
+        if let Err(error) = self.routes.set(gsi, message) {
+            // A guest can program nonsense; it then gets no interrupt from this vector.
+            tracing::debug!("interrupt route of vector {vector}, GSI {gsi}, refused: {error}");
+        }
+    }
+
+    fn signal(&self, vector: u16) {
+        if let Some(line) = self.lines.get(usize::from(vector)) {
+            line.raise();
+        }
+    }
+}
