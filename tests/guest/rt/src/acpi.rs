@@ -1,4 +1,4 @@
-//! The ACPI tables a kernel needs: the processors of the MADT.
+//! The ACPI tables a kernel needs: the processors of the MADT, the configuration space of the MCFG.
 //!
 //! Source: ACPI 6.5, chapters 5.2.5 (RSDP) to 5.2.12 (MADT).
 
@@ -61,6 +61,21 @@ pub fn processors(rsdp: u64) -> Processors {
         entry += u64::from(len);
     }
     processors
+}
+
+/// Where the configuration space of PCI bus 0 is (PCI Firmware 3.3, 4.1.2). Fails the test if there is no
+/// MCFG, or its first entry does not begin at bus 0.
+pub fn configuration_space(rsdp: u64) -> u64 {
+    let mcfg = find_table(rsdp, *b"MCFG");
+    let entry = mcfg + HEADER_BYTES + 8;
+    crate::check!(entry + 16 <= mcfg + table_len(mcfg), "the MCFG is empty");
+    let segment: u16 = physical::read(entry + 8);
+    let first_bus: u8 = physical::read(entry + 10);
+    crate::check!(
+        segment == 0 && first_bus == 0,
+        "the MCFG begins with segment {segment}, bus {first_bus}"
+    );
+    physical::read(entry)
 }
 
 fn find_table(rsdp: u64, signature: [u8; 4]) -> u64 {

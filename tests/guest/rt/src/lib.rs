@@ -23,6 +23,7 @@ pub mod interrupts;
 pub mod keyboard;
 pub mod paging;
 pub mod pattern;
+pub mod pci;
 pub mod physical;
 pub mod port;
 pub mod processors;

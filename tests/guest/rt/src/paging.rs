@@ -13,6 +13,9 @@ const MAX_MAPPED_GIB: usize = 32;
 /// The GiB below 4 GiB, with every device register in it.
 const DEVICE_GIB: usize = 3;
 
+/// The GiB with the memory windows of PCI devices: the first of the 64-bit gap.
+const PCI_GIB: usize = 256;
+
 /// Present, writable, user, accessed, dirty, 2 MiB.
 const PAGE: u64 = 0xe7;
 /// Present, writable, user, accessed.
@@ -26,26 +29,28 @@ struct PageTable([AtomicU64; ENTRIES]);
 static DIRECTORIES: [PageTable; MAX_MAPPED_GIB] =
     [const { PageTable([const { AtomicU64::new(0) }; ENTRIES]) }; MAX_MAPPED_GIB];
 
+static PCI_DIRECTORY: PageTable = PageTable([const { AtomicU64::new(0) }; ENTRIES]);
+
 unsafe extern "C" {
     safe static page_directory_pointers: PageTable;
 }
 
-/// Maps the device registers and every GiB with RAM in it, up to [`MAX_MAPPED_GIB`].
+/// Maps the device registers, near and far, and every GiB with RAM in it, up to [`MAX_MAPPED_GIB`].
 pub(crate) fn map_beyond_first_gib(boot: &BootInfo) {
-    map(DEVICE_GIB, UNCACHED);
+    map(DEVICE_GIB, UNCACHED, &DIRECTORIES[DEVICE_GIB]);
+    map(PCI_GIB, UNCACHED, &PCI_DIRECTORY);
     for region in boot.ram() {
         let first = region.start / GIB;
         let end = region.end.div_ceil(GIB).min(MAX_MAPPED_GIB as u64);
         for gib in (first..end).filter_map(|gib| usize::try_from(gib).ok()) {
             if gib > 0 && gib != DEVICE_GIB {
-                map(gib, 0);
+                map(gib, 0, &DIRECTORIES[gib]);
             }
         }
     }
 }
 
-fn map(gib: usize, caching: u64) {
-    let directory = &DIRECTORIES[gib];
+fn map(gib: usize, caching: u64, directory: &'static PageTable) {
     let mut frame = gib as u64 * GIB;
     for entry in &directory.0 {
         entry.store(frame | PAGE | caching, Ordering::Relaxed);

@@ -8,13 +8,19 @@ unsafe extern "C" {
     safe static image_end: u8;
 }
 
+/// Any bit pattern is a value, and one load instruction reads it.
+pub trait Plain: Copy + sealed::Sealed {}
+impl Plain for u8 {}
+impl Plain for u16 {}
+impl Plain for u32 {}
+impl Plain for u64 {}
+
 mod sealed {
-    /// Any bit pattern is a value, and one load instruction reads it.
-    pub trait Plain: Copy {}
-    impl Plain for u8 {}
-    impl Plain for u16 {}
-    impl Plain for u32 {}
-    impl Plain for u64 {}
+    pub trait Sealed {}
+    impl Sealed for u8 {}
+    impl Sealed for u16 {}
+    impl Sealed for u32 {}
+    impl Sealed for u64 {}
 }
 
 /// Where this kernel lies, with its zeroed memory and its stacks, in whole pages.
@@ -23,7 +29,7 @@ pub fn image() -> Range<u64> {
 }
 
 /// Reads an integer from mapped memory; it need not be aligned.
-pub fn read<T: sealed::Plain>(address: u64) -> T {
+pub fn read<T: Plain>(address: u64) -> T {
     let pointer = ptr::with_exposed_provenance::<T>(to_usize(address));
     if pointer.is_aligned() {
         // SAFETY: aligned, identity-mapped, and every bit pattern is a `T`. Volatile, so the compiler
@@ -41,7 +47,7 @@ pub fn read<T: sealed::Plain>(address: u64) -> T {
 ///
 /// Nothing the compiler knows of may live at `address`: it is a device register, or RAM outside the
 /// image, or memory whose owner reads it as volatile.
-pub unsafe fn write<T: sealed::Plain>(address: u64, value: T) {
+pub unsafe fn write<T: Plain>(address: u64, value: T) {
     let pointer = ptr::with_exposed_provenance_mut::<T>(to_usize(address));
     // SAFETY: identity-mapped; the caller vouches for the place.
     unsafe { pointer.write_volatile(value) }

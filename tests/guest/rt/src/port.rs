@@ -47,3 +47,21 @@ pub fn read_string(port: u16, into: &mut [u8]) {
         )
     };
 }
+
+/// Reads 32 bits.
+pub fn read_u32(port: u16) -> u32 {
+    let value;
+    // SAFETY: a port access touches no memory of this kernel.
+    unsafe {
+        asm!("in eax, dx", out("eax") value, in("dx") port, options(nomem, nostack, preserves_flags))
+    };
+    value
+}
+
+/// Writes 32 bits.
+pub fn write_u32(port: u16, value: u32) {
+    // SAFETY: a port access touches no memory of this kernel.
+    unsafe {
+        asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags))
+    };
+}

@@ -12,7 +12,7 @@ use rt::virtio::block::{
     self, Disk, SECTOR_BYTES, STATUS_UNTOUCHED, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
     VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
 };
-use rt::virtio::{Part, Used, descriptor_flags, registers};
+use rt::virtio::{Part, Used, descriptor_flags};
 use rt::{clock, println};
 
 rt::kernel!(main);
@@ -303,8 +303,8 @@ const CASES: &[Case] = &[
     }),
     case("nothing_available", Expect::Survival, |_, _| {}),
     case("unknown_queue_notified", Expect::Survival, |disk, _| {
-        disk.device.write(registers::QUEUE_NOTIFY, 7);
-        disk.device.write(registers::QUEUE_NOTIFY, u32::MAX);
+        disk.device.notify(7);
+        disk.device.notify(u32::MAX);
     }),
 ];
 

@@ -24,7 +24,7 @@ fn main(boot: &BootInfo) {
     rt::check!(arrived, "an interrupt to itself did not arrive");
 
     let mut disk = Disk::open(boot);
-    apic::route(disk.device.gsi(), from_disk);
+    disk.device.route_interrupts(from_disk);
     for request in 1..=REQUESTS {
         submit(&mut disk);
         let arrived = clock::spin_until(clock::LONG, || from_disk.count() >= request);

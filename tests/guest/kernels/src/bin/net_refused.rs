@@ -6,7 +6,7 @@
 
 use rt::boot::BootInfo;
 use rt::device_memory::DeviceMemory;
-use rt::virtio::{Device, Part, Rings, descriptor_flags, net, registers};
+use rt::virtio::{Device, Part, Rings, descriptor_flags, net};
 use rt::{clock, println};
 
 rt::kernel!(main);
@@ -62,7 +62,7 @@ fn main(boot: &BootInfo) {
         for head in 0..16 {
             transmit.publish(head);
         }
-        device.write(registers::QUEUE_NOTIFY, 1);
+        device.notify(1);
         let is_back = clock::spin_until(clock::LONG, || transmit.used_index() == sent + 16);
         rt::check!(is_back, "frames did not come back");
     }
@@ -76,7 +76,7 @@ fn main(boot: &BootInfo) {
         // In case it ever waits for one.
         round = round.wrapping_add(1);
         if round == 0 {
-            device.write(registers::QUEUE_NOTIFY, 0);
+            device.notify(0);
         }
     }
 }

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rt::boot::BootInfo;
 use rt::virtio::block::{Disk, Request, SECTOR_BYTES, VIRTIO_BLK_T_IN};
-use rt::virtio::registers;
+use rt::virtio::mmio::registers;
 use rt::{acpi, clock, physical, println, processors, serial};
 
 rt::kernel!(main);

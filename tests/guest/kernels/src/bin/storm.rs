@@ -13,7 +13,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use rt::boot::BootInfo;
 use rt::device_memory::DeviceMemory;
 use rt::virtio::block::{self, Disk, SECTOR_BYTES, VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN};
-use rt::virtio::{Device, registers, status};
+use rt::virtio::mmio::{MmioWindow, registers};
+use rt::virtio::status;
 use rt::{acpi, apic, clock, physical, port, println, processors};
 
 rt::kernel!(main);
@@ -146,8 +147,8 @@ fn run(index: usize) {
     }
 }
 
-fn victim() -> Device {
-    Device::at(SECOND_WINDOW.load(Ordering::Relaxed))
+fn victim() -> MmioWindow {
+    MmioWindow::at(SECOND_WINDOW.load(Ordering::Relaxed))
 }
 
 /// The ladder with anything between, and any access to the window and around its end.
@@ -191,7 +192,7 @@ fn access(at: u64, dice: &mut Dice) {
 }
 
 /// Gives the device the rings in [`VICTIM`] and starts it, whatever others do to it meanwhile.
-fn set_up(device: Device) {
+fn set_up(device: MmioWindow) {
     device.write(registers::STATUS, 0);
     device.write(registers::STATUS, status::ACKNOWLEDGE);
     device.write(registers::STATUS, status::ACKNOWLEDGE | status::DRIVER);
@@ -229,7 +230,7 @@ fn drive_badly(dice: &mut Dice) {
         let next = u16::from_le_bytes(index).wrapping_add(ahead);
         VICTIM.write(AVAILABLE + 2, &next.to_le_bytes());
         device.write(registers::QUEUE_NOTIFY, 0);
-        if device.needs_reset() {
+        if device.status() & status::DEVICE_NEEDS_RESET != 0 {
             break;
         }
     }

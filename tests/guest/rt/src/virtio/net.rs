@@ -131,7 +131,7 @@ impl Nic {
         };
         if nic.wait == Wait::Interrupt {
             apic::enable();
-            apic::route(device.gsi(), vector);
+            device.route_interrupts(vector);
         }
         for slot in 0..FRAMES {
             nic.offer(slot);

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
-use super::{Device, registers};
+use super::Doorbell;
 use crate::clock;
 
 /// Descriptor flags (virtio 1.2 §2.7.5).
@@ -147,7 +147,7 @@ pub struct Used {
 /// The driver's side of one queue.
 #[derive(Debug)]
 pub struct Queue {
-    device: Device,
+    doorbell: Doorbell,
     index: u32,
     rings: &'static Rings,
     size: u16,
@@ -161,7 +161,7 @@ pub struct Queue {
 
 impl Queue {
     pub(super) fn new(
-        device: Device,
+        doorbell: Doorbell,
         index: u32,
         rings: &'static Rings,
         size: u16,
@@ -173,7 +173,7 @@ impl Queue {
             *slot = descriptor;
         }
         let mut queue = Self {
-            device,
+            doorbell,
             index,
             rings,
             size,
@@ -266,9 +266,9 @@ impl Queue {
         }
     }
 
-    /// Writes the notify register whatever the device wants.
+    /// Notifies the device whatever the device wants.
     pub fn notify(&self) {
-        self.device.write(registers::QUEUE_NOTIFY, self.index);
+        self.doorbell.ring();
     }
 
     /// Takes back the next chain the device is done with (§2.7.14).
