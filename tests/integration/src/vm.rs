@@ -29,8 +29,8 @@ pub struct TestVm {
 }
 
 /// Runs one test with a fresh microVM; what `#[vm_test]` expands to.
-pub fn run(name: &str, kernel: &str, test: fn(&mut TestVm)) {
-    let mut vm = TestVm::new(name);
+pub fn run(name: &str, kernel: &str, arguments: &[&str], test: fn(&mut TestVm)) {
+    let mut vm = TestVm::with_arguments(name, arguments);
     vm.boot_source = json!({ "kernel_image_path": guest_kernel(kernel) });
     test(&mut vm);
 }

@@ -31,7 +31,7 @@ fn pattern(seed: u64, sectors: usize) -> Vec<u8> {
         .collect()
 }
 
-#[vm_test(kernel = "blk_readback")]
+#[vm_test(kernel = "blk_readback", mmio, pci)]
 fn the_guest_reads_what_the_file_holds(vm: &mut TestVm) {
     let bytes = content(4097);
     vm.drive("disk", &bytes, &json!({}));
@@ -41,7 +41,7 @@ fn the_guest_reads_what_the_file_holds(vm: &mut TestVm) {
     assert_eq!(vm.value("disk_fnv1a64"), fnv1a64(&bytes));
 }
 
-#[vm_test(kernel = "blk_write")]
+#[vm_test(kernel = "blk_write", mmio, pci)]
 fn the_file_holds_what_the_guest_wrote(vm: &mut TestVm) {
     let path = vm.drive(
         "disk",
@@ -57,7 +57,7 @@ fn the_file_holds_what_the_guest_wrote(vm: &mut TestVm) {
     assert_eq!(vm.value("disk_fnv1a64"), fnv1a64(&written));
 }
 
-#[vm_test(kernel = "blk_flush")]
+#[vm_test(kernel = "blk_flush", mmio, pci)]
 fn a_write_back_disk_offers_flush(vm: &mut TestVm) {
     let path = vm.drive(
         "disk",
@@ -71,7 +71,7 @@ fn a_write_back_disk_offers_flush(vm: &mut TestVm) {
     assert_eq!(fs::read(path).unwrap()[..SECTOR], [0xf1; SECTOR]);
 }
 
-#[vm_test(kernel = "blk_flush")]
+#[vm_test(kernel = "blk_flush", mmio, pci)]
 fn a_disk_is_not_write_back_unless_it_is_asked_to(vm: &mut TestVm) {
     vm.drive("disk", &[0; 4 * SECTOR], &json!({}));
     vm.start();
@@ -79,7 +79,7 @@ fn a_disk_is_not_write_back_unless_it_is_asked_to(vm: &mut TestVm) {
     assert_eq!(vm.value("flush_feature"), "no");
 }
 
-#[vm_test(kernel = "blk_id")]
+#[vm_test(kernel = "blk_id", mmio, pci)]
 fn the_id_names_the_file(vm: &mut TestVm) {
     let path = vm.drive("disk", &[0; SECTOR], &json!({}));
     vm.start();
@@ -90,7 +90,7 @@ fn the_id_names_the_file(vm: &mut TestVm) {
     assert_eq!(vm.value("id"), id);
 }
 
-#[vm_test(kernel = "blk_read_only")]
+#[vm_test(kernel = "blk_read_only", mmio, pci)]
 fn a_read_only_disk_refuses_writes(vm: &mut TestVm) {
     let bytes = content(8);
     let path = vm.drive("disk", &bytes, &json!({ "is_read_only": true }));
@@ -102,7 +102,7 @@ fn a_read_only_disk_refuses_writes(vm: &mut TestVm) {
     assert!(fs::read(path).unwrap() == bytes, "the file changed");
 }
 
-#[vm_test(kernel = "blk_hostile")]
+#[vm_test(kernel = "blk_hostile", mmio, pci)]
 fn chains_that_break_the_rules_are_answered(vm: &mut TestVm) {
     let bytes = content(64);
     let path = vm.drive("disk", &bytes, &json!({}));
@@ -111,7 +111,7 @@ fn chains_that_break_the_rules_are_answered(vm: &mut TestVm) {
     assert_eq!(fs::metadata(&path).unwrap().len(), bytes.len() as u64);
 }
 
-#[vm_test(kernel = "irq")]
+#[vm_test(kernel = "irq", mmio, pci)]
 fn interrupts_arrive_awake_and_asleep(vm: &mut TestVm) {
     vm.drive("disk", &content(8), &json!({}));
     vm.start();
@@ -136,7 +136,7 @@ fn the_root_drive_is_named_on_the_command_line(vm: &mut TestVm) {
     );
 }
 
-#[vm_test(kernel = "blk_readback")]
+#[vm_test(kernel = "blk_readback", mmio, pci)]
 fn the_root_drive_is_the_first_disk(vm: &mut TestVm) {
     vm.drive("data", &content(4), &json!({}));
     let root = content(9);

@@ -9,7 +9,7 @@
 use integration::{Tap, TestVm, boot_echo, vm_test};
 use serde_json::json;
 
-#[vm_test(kernel = "net_echo")]
+#[vm_test(kernel = "net_echo", mmio, pci)]
 fn datagrams_of_every_size_come_back(vm: &mut TestVm) {
     let (tap, socket) = boot_echo(vm, &json!({ "guest_mac": "06:00:ac:10:00:02" }));
     assert_eq!(vm.value("mac"), "06:00:ac:10:00:02");
@@ -28,7 +28,7 @@ fn datagrams_of_every_size_come_back(vm: &mut TestVm) {
     assert!(!tap.exists(), "the tap is left behind");
 }
 
-#[vm_test(kernel = "net_echo")]
+#[vm_test(kernel = "net_echo", mmio, pci)]
 fn a_burst_of_datagrams_comes_back(vm: &mut TestVm) {
     let (_tap, socket) = boot_echo(vm, &json!({ "guest_mac": "06:00:ac:10:00:03" }));
     const BURST: u32 = 64;
