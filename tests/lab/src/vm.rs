@@ -37,6 +37,11 @@ pub struct Vm {
 impl Vm {
     /// Starts the monitor and waits for its socket. Nothing is configured yet.
     pub fn start(bench: &Bench) -> Result<Self> {
+        Self::start_with(bench, &[])
+    }
+
+    /// The same, with more on the monitor's command line.
+    pub fn start_with(bench: &Bench, arguments: &[&str]) -> Result<Self> {
         let scratch = tempfile::tempdir()?;
         let socket = scratch.path().join("api.sock");
         let mut command = Command::new(&bench.monitor);
@@ -46,7 +51,8 @@ impl Vm {
             .args(["--id", "lab", "--level", "Debug"]);
         command
             .arg("--log-path")
-            .arg(bench.logs.join("monitor.log"));
+            .arg(bench.logs.join("monitor.log"))
+            .args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut monitor = command
             .spawn()

@@ -4,6 +4,7 @@ mod bench;
 mod boot;
 mod disk;
 mod net;
+mod pci;
 mod power;
 
 use anyhow::Result;
@@ -38,6 +39,8 @@ tests! {
     disk::bare_disk_is_the_image_file 180,
     disk::read_only_disk_stays_as_it_is 180,
     net::pings_the_host 180,
+    pci::sees_disk_and_network_on_pci 180,
+    pci::two_cpus_share_pci_interrupts 180,
     boot::boots_from_root_disk 180,
     boot::boots_from_bzimage 180,
     boot::boots_from_elf 180,

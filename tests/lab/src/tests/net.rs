@@ -16,7 +16,7 @@ use crate::vm::Vm;
 
 const TAP: &str = "lab0";
 const MAC: &str = "06:00:ac:10:00:02";
-const HOST: &str = "172.16.0.1";
+pub(super) const HOST: &str = "172.16.0.1";
 const GUEST: &str = "172.16.0.2";
 
 const TRANSFER: usize = 100_000_000;
@@ -73,15 +73,27 @@ fn boot_with_network(bench: &Bench) -> Result<Vm> {
     let mut vm = Vm::start(bench)?;
     vm.machine(1, 512)?;
     vm.kernel("vmlinux")?;
+    connect(&mut vm)?;
+    vm.boot()?;
+    give_address(&mut vm)?;
+    Ok(vm)
+}
+
+/// Adds a network interface on a tap of the host that is up and has an address.
+pub(super) fn connect(vm: &mut Vm) -> Result<()> {
     let interface = json!({"iface_id": "eth0", "host_dev_name": TAP, "guest_mac": MAC});
     vm.put("/network-interfaces/eth0", &interface)?;
     host::run("ip", &["addr", "add", &format!("{HOST}/24"), "dev", TAP])?;
     host::run("ip", &["link", "set", TAP, "up"])?;
-    vm.boot()?;
+    Ok(())
+}
+
+/// Brings the guest's end up.
+pub(super) fn give_address(vm: &mut Vm) -> Result<()> {
     vm.run(&format!(
         "ip addr add {GUEST}/24 dev eth0 && ip link set eth0 up"
     ))?;
-    Ok(vm)
+    Ok(())
 }
 
 /// Copies what the guest's HTTP server answers to `path` into a file.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::modules::Modules;
 use super::tree::{Busybox, Tree};
 
-const MODULES: [&str; 3] = ["virtio_mmio", "virtio_blk", "virtio_net"];
+const MODULES: [&str; 4] = ["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net"];
 
 const INIT: &str = include_str!("../../images/guest-init.sh");
 const INITTAB: &str = include_str!("../../images/guest-inittab");
