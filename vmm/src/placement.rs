@@ -14,8 +14,10 @@ use crate::arch::x86_64::layout::{
 /// Device numbers that are not the host bridge's.
 const PCI_SLOTS: u8 = DEVICES - 1;
 
-/// Vectors each PCI device can have: as many for each slot as there are.
-pub const MAX_VECTORS: u32 = (GSI_MSI_LAST - GSI_MSI_FIRST + 1) / PCI_SLOTS as u32;
+/// Vectors each PCI device can have: as many for each slot, with room in KVM's table for wired interrupts.
+pub const MAX_VECTORS: u32 = 128;
+
+const _: () = assert!(GSI_MSI_FIRST + MAX_VECTORS * PCI_SLOTS as u32 <= GSI_MSI_LAST + 1);
 
 /// Where one virtio-mmio device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

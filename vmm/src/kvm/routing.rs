@@ -73,7 +73,7 @@ impl Table {
         let mut entries = self.wired.clone();
         entries.extend(self.messages.iter().map(|(&gsi, &msi)| entry(gsi, msi)));
         let routing = KvmIrqRouting::from_entries(&entries)
-            .expect("at most 4096 GSIs and 16 pins twice, within the capacity of the table");
+            .expect("at most 31 times 128 messages and 40 wired entries; 4096 fit");
         let told = tell(&routing);
         if told.is_err() {
             self.replace(gsi, before);
