@@ -306,9 +306,11 @@ mod tests {
 
     use super::*;
 
+    type Routes = Vec<(u16, Option<Message>)>;
+
     #[derive(Clone, Default)]
     struct Lines {
-        routes: Arc<Mutex<Vec<(u16, Option<Message>)>>>,
+        routes: Arc<Mutex<Routes>>,
         signals: Arc<Mutex<Vec<u16>>>,
     }
 
@@ -316,7 +318,7 @@ mod tests {
         fn signals(&self) -> Vec<u16> {
             std::mem::take(&mut self.signals.lock().unwrap())
         }
-        fn routes(&self) -> Vec<(u16, Option<Message>)> {
+        fn routes(&self) -> Routes {
             std::mem::take(&mut self.routes.lock().unwrap())
         }
     }

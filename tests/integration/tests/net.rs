@@ -46,6 +46,25 @@ fn a_burst_of_datagrams_comes_back(vm: &mut TestVm) {
     vm.expect_pass();
 }
 
+#[vm_test(kernel = "net_echo", mmio, pci)]
+fn frames_wait_while_the_machine_is_paused(vm: &mut TestVm) {
+    let (_tap, socket) = echo(vm, json!({ "guest_mac": "06:00:ac:10:00:04" }));
+    for round in 0..10_u32 {
+        for state in ["Paused", "Resumed"] {
+            let answer = vm.request("PATCH", "/vm", Some(&json!({ "state": state })));
+            assert_eq!(answer.status, 204, "{:?}", answer.body);
+            if state == "Paused" {
+                socket.send(&round.to_le_bytes()).unwrap();
+            }
+        }
+        let mut received = [0; 4];
+        assert_eq!(socket.recv(&mut received).unwrap(), 4);
+        assert_eq!(u32::from_le_bytes(received), round);
+    }
+    socket.send(b"quit").unwrap();
+    vm.expect_pass();
+}
+
 #[vm_test(kernel = "hello")]
 fn two_interfaces_may_not_share_an_address(vm: &mut TestVm) {
     let taps = [Tap::new(), Tap::new()];

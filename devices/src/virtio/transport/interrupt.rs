@@ -88,7 +88,7 @@ impl Causes {
     }
 }
 
-/// [`Causes`], saved. Part of each transport's state.
+/// Why the driver was interrupted and what it has not heard of yet. Part of each transport's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CausesState {
     interrupt_status: u32,

@@ -1,6 +1,6 @@
 //! The PCI transport, modern only (virtio 1.2 §4.1).
 //!
-//! [`PciTransport`] is a PCI function: configuration space with the capabilities of [`caps`], and one window with
+//! [`PciTransport`] is a PCI function: configuration space with the capabilities of `caps.rs`, and one window with
 //! the structures they point at. It has no interrupt pin, only MSI-X.
 
 mod caps;
