@@ -50,6 +50,8 @@ pub struct BlockMetrics {
     pub flush_count: Counter,
     /// Kicks.
     pub queue_event_count: Counter,
+    /// Changes of the drive while the microVM runs.
+    pub update_count: Counter,
     /// Bytes read by the guest.
     pub read_bytes: Counter,
     /// Bytes written by the guest.

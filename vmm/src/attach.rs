@@ -43,7 +43,7 @@ pub enum AttachError {
     #[error("Kvm error")]
     Kvm(#[from] KvmError),
     /// A drive that could be opened when it was named, and cannot now.
-    #[error("Drive config error")]
+    #[error("Drive config error: Unable to create the virtio block device")]
     Drive(#[from] DiskError),
     /// An interface that could be opened when it was named, and cannot now.
     #[error("Network config error")]

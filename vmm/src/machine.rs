@@ -4,8 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use devices::legacy::I8042;
-use devices::virtio::{VirtioDevice, Worker, WorkerId};
-
+use devices::virtio::{Changed, VirtioDevice, Worker, WorkerId};
 use vm_config::DeviceId;
 
 use crate::attach::{Attached, VirtioAttachment};
@@ -74,25 +73,30 @@ impl RunningMachine {
         self.run_vcpus();
     }
 
-    /// The device that the user named `id`, if it is a `D`; for [`crate::Vm::change_machine`].
-    pub(crate) fn device<D: VirtioDevice, R>(
+    /// Changes the device that the user named `id`, if there is a `D` of that name, and tells its driver when
+    /// the configuration space is another; for [`crate::Vm::change_machine`].
+    pub(crate) fn change_device<D: VirtioDevice, R>(
         &self,
         id: &DeviceId,
-        change: impl FnOnce(&mut D) -> R,
+        change: impl FnOnce(&mut D) -> Changed<R>,
     ) -> Option<R> {
         let mut change = Some(change);
-        self.virtio
-            .iter()
-            .filter(|attachment| attachment.id == *id)
-            .find_map(|attachment| {
-                let changed = attachment.transport.slot().change(|device| {
-                    let device: &mut dyn Any = device;
-                    device
-                        .downcast_mut()
-                        .and_then(|device| Some(change.take()?(device)))
-                });
-                changed.flatten()
-            })
+        let mut same_name = self.virtio.iter().filter(|device| device.id == *id);
+        same_name.find_map(|attachment| {
+            let slot = attachment.transport.slot();
+            let changed = slot.change(|device| {
+                let device: &mut dyn Any = device;
+                let device = device.downcast_mut()?;
+                Some(change.take()?(device))
+            });
+            match changed.flatten()? {
+                Changed::Inside(result) => Some(result),
+                Changed::Configuration(result) => {
+                    slot.notify_config_change();
+                    Some(result)
+                }
+            }
+        })
     }
 
     pub(crate) fn press_ctrl_alt_del(&self) -> Result<(), CommandError> {

@@ -1,7 +1,7 @@
 //! `/drives/{id}` and `/network-interfaces/{id}`.
 
-use vm_config::{Drive, NetworkInterface};
-use vmm::control::{PutDrive, PutNetworkInterface};
+use vm_config::{Drive, DrivePatch, NetworkInterface};
+use vmm::control::{PatchDrive, PutDrive, PutNetworkInterface};
 
 use crate::answer::Answer;
 use crate::error::ApiError;
@@ -21,6 +21,23 @@ pub(super) async fn put_drive<V: Vmm>(request: &Request, api: &Api<V>) -> Result
         return Err(ApiError::IdMismatch);
     }
     Ok(api.ask(PutDrive(drive)).await.into())
+}
+
+/// Changes a drive while the microVM runs; its driver is told when the capacity may be another.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    patch, path = "/drives/{id}", request_body = DrivePatch,
+    params(("id" = String, Path, description = "The drive's name: letters, digits, `_`")),
+    responses((status = 204, description = "Done"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn patch_drive<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+) -> Result<Answer, ApiError> {
+    let patch: DrivePatch = request.json()?;
+    if patch.drive_id.0 != request.id() {
+        return Err(ApiError::IdMismatch);
+    }
+    Ok(api.ask(PatchDrive(patch)).await.into())
 }
 
 /// Adds a network interface, or replaces the one of that name before the start.

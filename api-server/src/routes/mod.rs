@@ -46,6 +46,7 @@ endpoints! {
     Patch "/machine-config" machine::patch_machine;
     Put "/boot-source" boot::put_boot_source;
     Put "/drives/{id}" devices::put_drive;
+    Patch "/drives/{id}" devices::patch_drive;
     Put "/network-interfaces/{id}" devices::put_network_interface;
     Put "/logger" logger::put_logger;
     Put "/actions" actions::put_action;

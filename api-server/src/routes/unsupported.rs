@@ -9,7 +9,6 @@ const UNSUPPORTED: &[(Verb, &str)] = &[
     (Verb::Put, "/balloon"),
     (Verb::Patch, "/balloon"),
     (Verb::Put, "/cpu-config"),
-    (Verb::Patch, "/drives/{id}"),
     (Verb::Delete, "/drives/{id}"),
     (Verb::Put, "/entropy"),
     (Verb::Get, "/hotplug/memory"),

@@ -70,6 +70,15 @@ pub trait VirtioDevice: Any + Send {
     fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
 }
 
+/// What a change to a device that stands still did, as far as its driver can see.
+#[derive(Debug)]
+pub enum Changed<R> {
+    /// Nothing of it.
+    Inside(R),
+    /// The configuration space is another, and the driver is to be told (virtio 1.2 §2.5).
+    Configuration(R),
+}
+
 /// Which of a worker's sources is ready; the worker chose the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token(pub u32);

@@ -14,8 +14,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 pub use block::Block;
 pub use device::{
-    ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
-    WorkerId, WorkerLoop,
+    ActivateError, Activation, Changed, Interrupt, QueueError, Source, Token, Traits, VirtioDevice,
+    Worker, WorkerId, WorkerLoop,
 };
 pub use net::Net;
 pub use transport::MmioTransport;

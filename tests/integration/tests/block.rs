@@ -8,9 +8,10 @@
 
 use std::fs;
 use std::os::linux::fs::MetadataExt;
+use std::path::Path;
 
 use integration::{TestVm, fnv1a64, vm_test};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SECTOR: usize = 512;
 
@@ -159,4 +160,71 @@ fn a_partition_is_named_by_its_uuid(vm: &mut TestVm) {
     vm.expect_pass();
     let line = vm.value("cmdline");
     assert!(line.contains(" root=PARTUUID=0eaa91a0-01 ro "), "{line}");
+}
+
+/// The path of `drive` as the configuration tells it.
+fn told_path(vm: &mut TestVm) -> Value {
+    let config = vm.request("GET", "/vm/config", None).body.unwrap();
+    config["drives"][0]["path_on_host"].clone()
+}
+
+fn patch_drive(vm: &mut TestVm, body: &Value) {
+    let answer = vm.request("PATCH", "/drives/disk", Some(body));
+    assert_eq!(answer.status, 204, "{:?}", answer.body);
+}
+
+#[vm_test(kernel = "blk_resize")]
+fn a_file_that_grew_is_noticed_by_a_patch(vm: &mut TestVm) {
+    let path = vm.drive("disk", &content(4), &json!({}));
+    vm.start();
+    vm.wait_for("ready");
+    let bytes = content(1033);
+    fs::write(&path, &bytes).unwrap();
+    patch_drive(vm, &json!({ "drive_id": "disk", "path_on_host": path }));
+    vm.expect_pass();
+    assert_eq!(vm.value("capacity_before"), "4");
+    assert_eq!(vm.value("capacity_after"), "1033");
+    assert_eq!(vm.value("disk_fnv1a64"), fnv1a64(&bytes));
+}
+
+#[vm_test(kernel = "blk_resize")]
+fn a_drive_gets_another_file_even_while_paused(vm: &mut TestVm) {
+    let first = vm.drive("disk", &content(4), &json!({}));
+    vm.start();
+    vm.wait_for("ready");
+    let (bytes, second) = (content(7), vm.path("second"));
+    fs::write(&second, &bytes).unwrap();
+    let patch = |path: &Path| json!({ "drive_id": "disk", "path_on_host": path });
+    for (path, words) in [
+        ("none", "No such file or directory"),
+        ("", "Is a directory"),
+    ] {
+        let body = patch(&vm.path(path));
+        let why = vm.refused("PATCH", "/drives/disk", Some(&body));
+        let wrapper = "Drive config error: Unable to patch the block device: Virtio backend error: Error manipulating the backing file: ";
+        assert!(why.starts_with(wrapper), "{why}");
+        assert!(why.contains(words), "{why}");
+        assert!(
+            why.ends_with("Please verify the request arguments."),
+            "{why}"
+        );
+    }
+    for (id, words) in [
+        ("disk", "Running method expected different backend."),
+        (
+            "other",
+            "Failed perform action on device: Device not found Please verify",
+        ),
+    ] {
+        let body = json!({ "drive_id": id });
+        let why = vm.refused("PATCH", &format!("/drives/{id}"), Some(&body));
+        assert!(why.contains(words), "{why}");
+    }
+    assert_eq!(told_path(vm), json!(first));
+    vm.request("PATCH", "/vm", Some(&json!({ "state": "Paused" })));
+    patch_drive(vm, &patch(&second));
+    vm.request("PATCH", "/vm", Some(&json!({ "state": "Resumed" })));
+    assert_eq!(told_path(vm), json!(second));
+    vm.expect_pass();
+    assert_eq!(vm.value("disk_fnv1a64"), fnv1a64(&bytes));
 }

@@ -69,6 +69,34 @@ pub struct Drive {
     pub socket: Option<PathBuf>,
 }
 
+/// `PATCH /drives/{id}`: what is absent stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DrivePatch {
+    /// The drive's name; equal to the one in the path.
+    pub drive_id: DeviceId,
+    /// File or block device from now on; the same one to have its new length noticed.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub path_on_host: Option<PathBuf>,
+    /// Limits on its use.
+    pub rate_limiter: Option<RateLimiter>,
+}
+
+impl Drive {
+    /// The drive after `patch`.
+    #[must_use]
+    pub fn patched(&self, patch: &DrivePatch) -> Self {
+        Self {
+            path_on_host: patch
+                .path_on_host
+                .clone()
+                .or_else(|| self.path_on_host.clone()),
+            ..self.clone()
+        }
+    }
+}
+
 /// `PUT /network-interfaces/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -12,7 +12,9 @@ mod logger;
 mod machine;
 
 pub use boot::BootSource;
-pub use devices::{BlockEngine, CacheType, DeviceTransport, Drive, MacAddress, NetworkInterface};
+pub use devices::{
+    BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, MacAddress, NetworkInterface,
+};
 pub use error::{LogLevelError, MacAddressError, MachineError};
 pub use ids::{DeviceId, InstanceId, InstanceIdError};
 pub use limits::{RateLimiter, TokenBucket};

@@ -1,10 +1,12 @@
 //! `/drives` and `/network-interfaces`.
 
-use devices::virtio::block::Block;
+use devices::virtio::block::{Block, BlockChange, DiskError};
 use devices::virtio::net::Net;
-use vm_config::{Drive, NetworkInterface};
+use vm_config::{Drive, DrivePatch, NetworkInterface};
 
-use super::{ANY_STATE, Command, CommandError, DriveError, NetworkError};
+use super::{
+    AFTER_START, ANY_STATE, Command, CommandError, DriveError, DrivePatchError, NetworkError,
+};
 use crate::configuration::Attachment;
 use crate::{Lifecycle, Vm};
 
@@ -14,6 +16,8 @@ pub(super) const MAX_DESCRIBED: usize = 64;
 
 /// `PUT /drives/{id}`. After the start, nothing can be added: there is no PCI bus.
 pub struct PutDrive(pub Drive);
+/// `PATCH /drives/{id}`.
+pub struct PatchDrive(pub DrivePatch);
 /// `PUT /network-interfaces/{id}`. After the start, as with a drive.
 pub struct PutNetworkInterface(pub NetworkInterface);
 
@@ -49,6 +53,37 @@ impl Command for PutDrive {
                 drives.insert(index, attachment);
             }
         }
+        Ok(())
+    }
+}
+
+impl Command for PatchDrive {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = AFTER_START;
+
+    /// Opens what is new while the guest still runs; then all of it changes at once, or nothing.
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let refuse = |why| CommandError::from(DriveError::Patch(why));
+        let patch = self.0;
+        let mut drives = vm.config.drives.iter();
+        let place = drives
+            .position(|drive| drive.config.drive_id == patch.drive_id)
+            .ok_or_else(|| refuse(DrivePatchError::NotFound))?;
+        if patch.path_on_host.is_none() && patch.rate_limiter.is_none() {
+            return Err(refuse(DrivePatchError::NothingToChange));
+        }
+        if patch.rate_limiter.is_some() {
+            return Err(refuse(DiskError::NotSupported("`rate_limiter`").into()));
+        }
+        let patched = vm.config.drives[place].config.patched(&patch);
+        let change = BlockChange::prepare(&patched, &patch).map_err(|why| refuse(why.into()))?;
+        let old = vm.change_machine(|machine| {
+            machine
+                .change_device(&patch.drive_id, |block: &mut Block| block.change(change))
+                .ok_or_else(|| refuse(DrivePatchError::NotFound))
+        })?;
+        drop(old);
+        vm.config.drives[place].config = patched;
         Ok(())
     }
 }

@@ -85,8 +85,27 @@ pub enum DriveError {
     )]
     TooMany,
     /// The device or its back end.
-    #[error(transparent)]
-    Create(#[from] DiskError),
+    #[error("Unable to create the virtio block device")]
+    Create(#[source] DiskError),
+    /// `PATCH /drives`.
+    #[error("Unable to patch the block device: {0} Please verify the request arguments.")]
+    Patch(DrivePatchError),
+}
+
+/// A drive that cannot be changed; part of the message of [`DriveError::Patch`], so not its source.
+#[derive(Debug, thiserror::Error)]
+pub enum DrivePatchError {
+    /// No drive of that name.
+    #[error("Failed perform action on device: Device not found")]
+    NotFound,
+    /// A refresh, which only a back end in another process has.
+    #[error(
+        "Running method expected different backend. Nothing is to be changed; give `path_on_host` or `rate_limiter`."
+    )]
+    NothingToChange,
+    /// The new file.
+    #[error("{0}.")]
+    Disk(#[from] DiskError),
 }
 
 /// A network interface that cannot be.

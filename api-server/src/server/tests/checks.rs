@@ -7,9 +7,9 @@ const AFTER: &str = "The requested operation is not supported after starting the
 const JSON: &str = "An error occurred when deserializing the json body of a request: ";
 
 /// Verb, path, body, and how the refusal begins.
-type Row = (&'static str, &'static str, &'static str, &'static str);
+type Row<'a> = (&'a str, &'a str, &'a str, &'a str);
 
-fn refuses(state: Lifecycle, rows: &[Row]) {
+fn refuses(state: Lifecycle, rows: &[Row<'_>]) {
     let server = TestServer::in_state(state);
     for (verb, path, body, expected) in rows {
         let (status, fault) = server.fault(verb, path, body);
@@ -391,9 +391,9 @@ fn endpoints_of_later_builds_are_refused_by_name() {
             ("PATCH", "/balloon/hinting/x", "", "Empty PATCH request."),
             (
                 "PATCH",
-                "/drives/a",
+                "/pmem/a",
                 "x",
-                "PATCH /drives/{id} is not supported by this build",
+                "PATCH /pmem/{id} is not supported by this build",
             ),
             (
                 "DELETE",
@@ -406,6 +406,35 @@ fn endpoints_of_later_builds_are_refused_by_name() {
                 "/hotplug/memory",
                 "",
                 "GET /hotplug/memory is not supported by this build",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_drive_can_be_patched_after_the_start() {
+    let id = r#"{"drive_id":"a"}"#;
+    refuses(Lifecycle::NotStarted, &[("PATCH", "/drives/a", id, BEFORE)]);
+    accepts(Lifecycle::Running, &[("PATCH", "/drives/a", id)]);
+    accepts(
+        Lifecycle::Paused,
+        &[(
+            "PATCH",
+            "/drives/a",
+            r#"{"drive_id":"a","path_on_host":"x"}"#,
+        )],
+    );
+    let other = "The id from the path does not match the id from the body!";
+    let unknown = format!("{JSON}unknown field `is_read_only`, expected one of `drive_id`,");
+    refuses(
+        Lifecycle::Running,
+        &[
+            ("PATCH", "/drives/b", id, other),
+            (
+                "PATCH",
+                "/drives/a",
+                r#"{"drive_id":"a","is_read_only":true}"#,
+                &unknown,
             ),
         ],
     );

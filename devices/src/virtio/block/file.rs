@@ -13,22 +13,19 @@ use crate::sys::segments::Segments;
 /// Length of a serial number (virtio 1.2 §5.2.6).
 pub const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
 
-/// A drive that cannot be had. The first words are those existing clients look for.
+/// A disk that cannot be had. The words are those existing clients look for; who asked for the disk says so in
+/// front of them.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// Neither a file nor a back end, or both.
-    #[error(
-        "Unable to create the virtio block device: Invalid block config.; give `path_on_host`, or `socket` without it"
-    )]
+    #[error("Invalid block config.; give `path_on_host`, or `socket` without it")]
     NoBackend,
     /// A part of the interface that this build does not have.
-    #[error(
-        "Unable to create the virtio block device: {0} is not supported by this build; remove it from the request"
-    )]
+    #[error("{0} is not supported by this build; remove it from the request")]
     NotSupported(&'static str),
     /// The host refused the file.
     #[error(
-        "Unable to create the virtio block device: Virtio backend error: Error manipulating the backing file: {error} {}; {}",
+        "Virtio backend error: Error manipulating the backing file: {error} {}; {}",
         path.display(), remedy(error)
     )]
     Open {
@@ -39,7 +36,7 @@ pub enum DiskError {
     },
     /// Neither a regular file nor a block device.
     #[error(
-        "Unable to create the virtio block device: Virtio backend error: {} is neither a regular file nor a block device; give a raw disk image",
+        "Virtio backend error: {} is neither a regular file nor a block device; give a raw disk image",
         path.display()
     )]
     NotADisk {
@@ -48,7 +45,7 @@ pub enum DiskError {
     },
     /// Not whole sectors.
     #[error(
-        "Unable to create the virtio block device: Virtio backend error: disk image {path} is {len} bytes, not a multiple of 512; run `truncate -s %512 {path}` to fill its last sector",
+        "Virtio backend error: disk image {path} is {len} bytes, not a multiple of 512; run `truncate -s %512 {path}` to fill its last sector",
         path = path.display()
     )]
     Ragged {

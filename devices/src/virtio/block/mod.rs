@@ -14,18 +14,19 @@ use virtio_bindings::virtio_blk::{
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-use vm_config::{BlockEngine, CacheType, Drive};
+use vm_config::{BlockEngine, CacheType, Drive, DrivePatch};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 pub use file::DiskError;
 use file::DiskFile;
-use request::{Malformed, Op, Request, SECTOR, parse};
+use request::{Disk, Malformed, Op, Request, SECTOR, parse};
 
 use super::chain::Chain;
 use super::queue::{Completion, Queue};
 use super::{
-    ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
+    ActivateError, Activation, Changed, Interrupt, QueueError, Source, Token, Traits, VirtioDevice,
+    Worker,
 };
 use crate::GuestMemory;
 use crate::limiter::is_limiting;
@@ -80,10 +81,21 @@ impl Block {
         }
         Ok(Self {
             features,
-            capacity: (disk.len / SECTOR).to_le_bytes(),
+            capacity: capacity(disk),
             file: Arc::new(file),
             metrics: Arc::default(),
         })
+    }
+
+    /// Takes on `change`; a worker that is made later works with it. Gives back the file that is no longer
+    /// used, if it is another: closing it may take a while.
+    pub fn change(&mut self, change: BlockChange) -> Changed<Option<Arc<DiskFile>>> {
+        self.metrics.update_count.increment();
+        let Some(file) = change.file else {
+            return Changed::Inside(None);
+        };
+        self.capacity = capacity(file.disk());
+        Changed::Configuration(Some(std::mem::replace(&mut self.file, Arc::new(file))))
     }
 
     /// What it counts.
@@ -91,6 +103,30 @@ impl Block {
     pub fn metrics(&self) -> Arc<BlockMetrics> {
         Arc::clone(&self.metrics)
     }
+}
+
+/// What `PATCH /drives` changes, made ready while the drive works.
+#[derive(Debug)]
+pub struct BlockChange {
+    file: Option<DiskFile>,
+}
+
+impl BlockChange {
+    /// Opens what `patch` names, as `patched`, the drive after it, wants it.
+    ///
+    /// # Errors
+    /// [`DiskError`] says what is wrong with the file and what to do.
+    pub fn prepare(patched: &Drive, patch: &DrivePatch) -> Result<Self, DiskError> {
+        let is_read_only = patched.is_read_only.unwrap_or(false);
+        let open = |path| DiskFile::open(path, is_read_only);
+        let file = patch.path_on_host.as_deref().map(open).transpose()?;
+        Ok(Self { file })
+    }
+}
+
+/// The capacity as the configuration space has it (virtio 1.2 §5.2.4).
+fn capacity(disk: Disk) -> [u8; 8] {
+    (disk.len / SECTOR).to_le_bytes()
 }
 
 impl VirtioDevice for Block {

@@ -337,6 +337,70 @@ fn requests_do_not_allocate() {
     }
 }
 
+/// What `PATCH` makes of the running `guest`, whose drive was `drive`.
+fn patch(guest: &FakeGuest, drive: &Drive, patch: &DrivePatch) {
+    let change = BlockChange::prepare(&drive.patched(patch), patch).unwrap();
+    guest.transport.pause();
+    let changed = guest.transport.change(|device| {
+        let device: &mut dyn std::any::Any = device;
+        device.downcast_mut::<Block>().unwrap().change(change)
+    });
+    if let Changed::Configuration(_) = changed.unwrap() {
+        guest.transport.notify_config_change();
+    }
+    guest.transport.resume();
+}
+
+fn new_path(path: &std::path::Path) -> DrivePatch {
+    DrivePatch {
+        drive_id: DeviceId("disk".to_owned()),
+        path_on_host: Some(path.to_owned()),
+        rate_limiter: None,
+    }
+}
+
+#[test]
+fn file_that_grew_is_noticed_when_its_path_is_given_again() {
+    let image = image();
+    let drive = drive(&image);
+    let mut guest = guest(&drive);
+    image.as_file().set_len(2 * SECTORS * 512).unwrap();
+    let data = [Buffer::Writable(DATA, 512)];
+    assert_eq!(request(&mut guest, 0, SECTORS, &data).0, 1);
+    let _ = guest.irq.take();
+    let generation = guest.read(0xfc);
+    patch(&guest, &drive, &new_path(image.path()));
+    assert_eq!(guest.read(0x100), u32::try_from(2 * SECTORS).unwrap());
+    assert_ne!(guest.read(0xfc), generation);
+    assert_eq!(guest.read(0x60) & 2, 2);
+    assert!(guest.irq.take() > 0);
+    assert_eq!(request(&mut guest, 0, SECTORS, &data).0, 0);
+}
+
+#[test]
+fn another_file_is_used_from_the_patch_on() {
+    let (first, second) = (image(), NamedTempFile::new().unwrap());
+    second.as_file().write_all_at(&[0x77; 512], 0).unwrap();
+    let drive = drive(&first);
+    let mut guest = guest(&drive);
+    patch(&guest, &drive, &new_path(second.path()));
+    let data = [Buffer::Writable(DATA, 512)];
+    assert_eq!(request(&mut guest, 0, 0, &data).0, 0);
+    assert_eq!(guest.peek(DATA, 512), [0x77; 512]);
+    assert_eq!(request(&mut guest, 0, 1, &data).0, 1);
+}
+
+#[test]
+fn driver_that_has_not_started_gets_no_interrupt_of_a_new_capacity() {
+    let image = image();
+    let drive = drive(&image);
+    let guest = FakeGuest::new(Box::new(Block::open(&drive).unwrap()));
+    let generation = guest.read(0xfc);
+    patch(&guest, &drive, &new_path(image.path()));
+    assert_eq!((guest.read(0x60), guest.irq.take()), (0, 0));
+    assert_ne!(guest.read(0xfc), generation);
+}
+
 device_suite!({
     let image = image();
     Box::new(Block::open(&drive(&image)).unwrap())

@@ -13,6 +13,8 @@ use crate::virtio::Interrupt;
 pub(super) trait SlotInterrupt: Interrupt {
     /// The device gave up and waits for a reset.
     fn is_reset_needed(&self) -> bool;
+    /// What the driver read of the configuration space may be old. It is not interrupted.
+    fn next_generation(&self);
     /// Back to the state at power-on.
     fn reset(&self);
     /// Sends again what a saved machine may have lost.
@@ -54,8 +56,13 @@ impl Causes {
     }
 
     pub(super) fn note_config_change(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.next_generation();
         self.note(VIRTIO_MMIO_INT_CONFIG);
+    }
+
+    /// What the driver read of the configuration space may be old.
+    pub(super) fn next_generation(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn is_reset_needed(&self) -> bool {
@@ -131,6 +138,10 @@ impl Interrupt for WiredInterrupt {
 impl SlotInterrupt for WiredInterrupt {
     fn is_reset_needed(&self) -> bool {
         self.causes.is_reset_needed()
+    }
+
+    fn next_generation(&self) {
+        self.causes.next_generation();
     }
 
     fn reset(&self) {

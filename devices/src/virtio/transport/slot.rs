@@ -149,9 +149,14 @@ impl Slot {
         Some(change(device.as_mut()))
     }
 
-    /// Tells the driver that the configuration space changed (virtio 1.2 §2.5).
+    /// Tells the driver that the configuration space changed (virtio 1.2 §2.5): with an interrupt if it has
+    /// started the device (§2.1.2), else by the generation alone.
     pub fn notify_config_change(&self) {
-        self.interrupt.config();
+        if self.lock().negotiation.is_driver_ok() {
+            self.interrupt.config();
+        } else {
+            self.interrupt.next_generation();
+        }
     }
 
     pub(super) fn traits(&self) -> &Traits {

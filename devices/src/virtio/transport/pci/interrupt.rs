@@ -117,6 +117,10 @@ impl SlotInterrupt for MessageInterrupt {
         self.causes.is_reset_needed()
     }
 
+    fn next_generation(&self) {
+        self.causes.next_generation();
+    }
+
     fn reset(&self) {
         self.causes.reset();
         self.set_config_vector(VIRTIO_MSI_NO_VECTOR);
