@@ -50,6 +50,8 @@ pub struct BlockMetrics {
     pub flush_count: Counter,
     /// Kicks.
     pub queue_event_count: Counter,
+    /// Times the wait for a rate limit ended.
+    pub rate_limiter_event_count: Counter,
     /// Changes of the drive while the microVM runs.
     pub update_count: Counter,
     /// Bytes read by the guest.
@@ -60,6 +62,10 @@ pub struct BlockMetrics {
     pub read_count: Counter,
     /// Writes.
     pub write_count: Counter,
+    /// Times requests had to wait for a rate limit.
+    pub rate_limiter_throttled_events: Counter,
+    /// Times requests were left for the next turn.
+    pub remaining_reqs_count: Counter,
 }
 
 /// A network device (`net_{iface_id}`).
@@ -75,6 +81,10 @@ pub struct NetMetrics {
     pub event_fails: Counter,
     /// Kicks of either queue: both share one event.
     pub rx_queue_event_count: Counter,
+    /// Times the wait for a rate limit on receiving ended.
+    pub rx_event_rate_limiter_count: Counter,
+    /// Times frames had to wait for a rate limit on receiving.
+    pub rx_rate_limiter_throttled: Counter,
     /// Times the tap became ready.
     pub rx_tap_event_count: Counter,
     /// Bytes received, headers included.
@@ -101,6 +111,10 @@ pub struct NetMetrics {
     pub tx_packets_count: Counter,
     /// Kicks of either queue: both share one event.
     pub tx_queue_event_count: Counter,
+    /// Times the wait for a rate limit on sending ended.
+    pub tx_rate_limiter_event_count: Counter,
+    /// Times frames had to wait for a rate limit on sending.
+    pub tx_rate_limiter_throttled: Counter,
     /// Frames sent from an address other than the guest's.
     pub tx_spoofed_mac_count: Counter,
     /// Times frames were left for the next turn.

@@ -1,7 +1,7 @@
 //! `/drives/{id}` and `/network-interfaces/{id}`.
 
-use vm_config::{Drive, DrivePatch, NetworkInterface};
-use vmm::control::{PatchDrive, PutDrive, PutNetworkInterface};
+use vm_config::{Drive, DrivePatch, NetworkInterface, NetworkInterfacePatch};
+use vmm::control::{PatchDrive, PatchNetworkInterface, PutDrive, PutNetworkInterface};
 
 use crate::answer::Answer;
 use crate::error::ApiError;
@@ -58,4 +58,24 @@ pub(super) async fn put_network_interface<V: Vmm>(
         });
     }
     Ok(api.ask(PutNetworkInterface(interface)).await.into())
+}
+
+/// Changes the rate limits of a network interface while the microVM runs.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    patch, path = "/network-interfaces/{id}", request_body = NetworkInterfacePatch,
+    params(("id" = String, Path, description = "The interface's name: letters, digits, `_`")),
+    responses((status = 204, description = "Done"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn patch_network_interface<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+) -> Result<Answer, ApiError> {
+    let patch: NetworkInterfacePatch = request.json()?;
+    if patch.iface_id.0 != request.id() {
+        return Err(ApiError::InterfaceIdMismatch {
+            path: request.id().to_owned(),
+            body: patch.iface_id.0,
+        });
+    }
+    Ok(api.ask(PatchNetworkInterface(patch)).await.into())
 }

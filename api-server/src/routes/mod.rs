@@ -48,6 +48,7 @@ endpoints! {
     Put "/drives/{id}" devices::put_drive;
     Patch "/drives/{id}" devices::patch_drive;
     Put "/network-interfaces/{id}" devices::put_network_interface;
+    Patch "/network-interfaces/{id}" devices::patch_network_interface;
     Put "/logger" logger::put_logger;
     Put "/actions" actions::put_action;
     Patch "/vm" state::patch_vm;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tracing::info;
-use vm_config::{BlockEngine, BootSource, Drive, Machine, NetworkInterface};
+use vm_config::{BlockEngine, BootSource, Drive, Machine, NetworkInterface, RateLimiter};
 use vmm::control::{GetVmConfig, Pause, Resume, VmConfig};
 
 use super::machine;
@@ -80,7 +80,11 @@ impl From<VmConfig> for FullConfig {
             machine_config: machine::reported(config.machine),
             metrics: None,
             mmds_config: None,
-            network_interfaces: config.network_interfaces,
+            network_interfaces: config
+                .network_interfaces
+                .into_iter()
+                .map(reported_interface)
+                .collect(),
             vsock: None,
             entropy: None,
             pmem: [],
@@ -97,7 +101,18 @@ fn reported_drive(drive: Drive) -> Drive {
     Drive {
         is_read_only: Some(drive.is_read_only.unwrap_or(false)),
         io_engine: Some(drive.io_engine.unwrap_or(BlockEngine::Sync)),
+        rate_limiter: drive.rate_limiter.and_then(RateLimiter::normalised),
         ..drive
+    }
+}
+
+/// The interface as it is told: without limits that do not limit.
+fn reported_interface(interface: NetworkInterface) -> NetworkInterface {
+    let reported = |limiter: Option<_>| limiter.and_then(RateLimiter::normalised);
+    NetworkInterface {
+        rx_rate_limiter: reported(interface.rx_rate_limiter),
+        tx_rate_limiter: reported(interface.tx_rate_limiter),
+        ..interface
     }
 }
 

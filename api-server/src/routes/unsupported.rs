@@ -18,7 +18,6 @@ const UNSUPPORTED: &[(Verb, &str)] = &[
     (Verb::Get, "/mmds"),
     (Verb::Put, "/mmds"),
     (Verb::Patch, "/mmds"),
-    (Verb::Patch, "/network-interfaces/{id}"),
     (Verb::Delete, "/network-interfaces/{id}"),
     (Verb::Put, "/pmem/{id}"),
     (Verb::Patch, "/pmem/{id}"),

@@ -9,6 +9,7 @@
 use std::fs;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use integration::{TestVm, fnv1a64, vm_test};
 use serde_json::{Value, json};
@@ -227,4 +228,49 @@ fn a_drive_gets_another_file_even_while_paused(vm: &mut TestVm) {
     assert_eq!(told_path(vm), json!(second));
     vm.expect_pass();
     assert_eq!(vm.value("disk_fnv1a64"), fnv1a64(&bytes));
+}
+
+/// Boots the kernel that reads `count` sectors, one request each, and gives the moment it begins.
+fn start_pace(vm: &mut TestVm, count: u32) -> Instant {
+    vm.boot("boot_args", format!("count={count}"));
+    vm.start();
+    vm.wait_for("ready");
+    Instant::now()
+}
+
+#[vm_test(kernel = "blk_pace")]
+fn a_limit_sets_the_pace(vm: &mut TestVm) {
+    let ops = json!({ "size": 100, "refill_time": 250, "one_time_burst": 200 });
+    let limiter = json!({ "rate_limiter": { "ops": ops } });
+    vm.drive("disk", &content(1), &limiter);
+    let begin = start_pace(vm, 1000);
+    vm.expect_pass();
+    // 300 at once, 700 at 400 a second.
+    let elapsed = begin.elapsed();
+    assert!(elapsed >= Duration::from_millis(1700), "{elapsed:?}");
+    assert!(elapsed < Duration::from_millis(3500), "{elapsed:?}");
+}
+
+#[vm_test(kernel = "blk_pace")]
+fn a_patch_lifts_a_limit(vm: &mut TestVm) {
+    let bytes = json!({ "size": 512 * 100, "refill_time": 3_600_000 });
+    let limiter = json!({ "rate_limiter": { "bandwidth": bytes } });
+    vm.drive("disk", &content(1), &limiter);
+    start_pace(vm, 1000);
+    let told = |vm: &mut TestVm| {
+        let config = vm.request("GET", "/vm/config", None).body.unwrap();
+        config["drives"][0]["rate_limiter"].clone()
+    };
+    let mut all = json!({ "bandwidth": bytes, "ops": null });
+    all["bandwidth"]["one_time_burst"] = Value::Null;
+    assert_eq!(told(vm), all);
+    let zeros = json!({ "size": 0, "refill_time": 0 });
+    let keep = json!({ "drive_id": "disk", "rate_limiter": { "ops": zeros } });
+    patch_drive(vm, &keep);
+    assert_eq!(told(vm), all);
+    let lift = json!({ "drive_id": "disk", "rate_limiter": { "bandwidth": zeros } });
+    patch_drive(vm, &lift);
+    assert_eq!(told(vm), Value::Null);
+    vm.expect_pass();
+    assert_eq!(vm.value("reads"), "1000");
 }

@@ -6,6 +6,8 @@
     reason = "a test that cannot go on has failed; patterns wrap"
 )]
 
+use std::time::{Duration, Instant};
+
 use integration::{Tap, TestVm, boot_echo, vm_test};
 use serde_json::json;
 
@@ -95,5 +97,49 @@ fn a_refused_interface_leaves_the_one_it_would_have_replaced(vm: &mut TestVm) {
         assert_eq!(config["network-interfaces"][0]["mtu"], 1400, "{config}");
     }
     vm.start();
+    vm.expect_pass();
+}
+
+#[vm_test(kernel = "net_echo")]
+fn each_direction_has_its_own_limit(vm: &mut TestVm) {
+    let frames = |size: u32| json!({ "ops": { "size": size, "refill_time": 1000 } });
+    // ARP takes its share before the first datagram.
+    let limits = json!({
+        "guest_mac": "06:00:ac:10:00:04",
+        "rx_rate_limiter": frames(20),
+        "tx_rate_limiter": frames(1000),
+    });
+    let (_tap, socket) = boot_echo(vm, &limits);
+    let paced = |socket: &UdpSocket| {
+        let begin = Instant::now();
+        for _ in 0..40 {
+            socket.send(b"tick").unwrap();
+            assert_eq!(socket.recv(&mut [0; 64]).unwrap(), 4);
+        }
+        begin.elapsed()
+    };
+    let elapsed = paced(&socket);
+    assert!(elapsed >= Duration::from_millis(900), "{elapsed:?}");
+    let none = json!({ "ops": { "size": 0, "refill_time": 0 } });
+    let patch =
+        json!({ "iface_id": "eth0", "rx_rate_limiter": none, "tx_rate_limiter": frames(20) });
+    let answer = vm.request("PATCH", "/network-interfaces/eth0", Some(&patch));
+    assert_eq!(answer.status, 204, "{:?}", answer.body);
+    let elapsed = paced(&socket);
+    assert!(elapsed >= Duration::from_millis(900), "{elapsed:?}");
+    let lift = json!({ "iface_id": "eth0", "tx_rate_limiter": none });
+    vm.request("PATCH", "/network-interfaces/eth0", Some(&lift));
+    let config = vm.request("GET", "/vm/config", None).body.unwrap();
+    let interface = &config["network-interfaces"][0];
+    assert!(interface["rx_rate_limiter"].is_null() && interface["tx_rate_limiter"].is_null());
+    let other = json!({ "iface_id": "eth1" });
+    let why = vm.refused("PATCH", "/network-interfaces/eth1", Some(&other));
+    assert!(
+        why.contains(
+            "Unable to update the net device: Failed perform action on device: Device not found"
+        ),
+        "{why}"
+    );
+    socket.send(b"quit").unwrap();
     vm.expect_pass();
 }

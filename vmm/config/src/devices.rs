@@ -92,6 +92,7 @@ impl Drive {
                 .path_on_host
                 .clone()
                 .or_else(|| self.path_on_host.clone()),
+            rate_limiter: RateLimiter::patched(self.rate_limiter, patch.rate_limiter),
             ..self.clone()
         }
     }
@@ -115,6 +116,31 @@ pub struct NetworkInterface {
     pub rx_rate_limiter: Option<RateLimiter>,
     /// Limits on what the guest sends.
     pub tx_rate_limiter: Option<RateLimiter>,
+}
+
+/// `PATCH /network-interfaces/{id}`: what is absent stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NetworkInterfacePatch {
+    /// The interface's name; equal to the one in the path.
+    pub iface_id: DeviceId,
+    /// Limits on what the guest receives.
+    pub rx_rate_limiter: Option<RateLimiter>,
+    /// Limits on what the guest sends.
+    pub tx_rate_limiter: Option<RateLimiter>,
+}
+
+impl NetworkInterface {
+    /// The interface after `patch`.
+    #[must_use]
+    pub fn patched(&self, patch: &NetworkInterfacePatch) -> Self {
+        Self {
+            rx_rate_limiter: RateLimiter::patched(self.rx_rate_limiter, patch.rx_rate_limiter),
+            tx_rate_limiter: RateLimiter::patched(self.tx_rate_limiter, patch.tx_rate_limiter),
+            ..self.clone()
+        }
+    }
 }
 
 /// An Ethernet address, written as six two-digit hexadecimal groups joined by `:`.

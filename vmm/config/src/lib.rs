@@ -14,6 +14,7 @@ mod machine;
 pub use boot::BootSource;
 pub use devices::{
     BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, MacAddress, NetworkInterface,
+    NetworkInterfacePatch,
 };
 pub use error::{LogLevelError, MacAddressError, MachineError};
 pub use ids::{DeviceId, InstanceId, InstanceIdError};

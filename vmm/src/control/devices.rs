@@ -1,8 +1,8 @@
 //! `/drives` and `/network-interfaces`.
 
-use devices::virtio::block::{Block, BlockChange, DiskError};
+use devices::virtio::block::{Block, BlockChange};
 use devices::virtio::net::Net;
-use vm_config::{Drive, DrivePatch, NetworkInterface};
+use vm_config::{Drive, DrivePatch, NetworkInterface, NetworkInterfacePatch};
 
 use super::{
     AFTER_START, ANY_STATE, Command, CommandError, DriveError, DrivePatchError, NetworkError,
@@ -16,6 +16,8 @@ pub(super) const MAX_DESCRIBED: usize = 64;
 
 /// `PUT /drives/{id}`. After the start, nothing can be added: there is no PCI bus.
 pub struct PutDrive(pub Drive);
+/// `PATCH /network-interfaces/{id}`.
+pub struct PatchNetworkInterface(pub NetworkInterfacePatch);
 /// `PATCH /drives/{id}`.
 pub struct PatchDrive(pub DrivePatch);
 /// `PUT /network-interfaces/{id}`. After the start, as with a drive.
@@ -72,9 +74,6 @@ impl Command for PatchDrive {
         if patch.path_on_host.is_none() && patch.rate_limiter.is_none() {
             return Err(refuse(DrivePatchError::NothingToChange));
         }
-        if patch.rate_limiter.is_some() {
-            return Err(refuse(DiskError::NotSupported("`rate_limiter`").into()));
-        }
         let patched = vm.config.drives[place].config.patched(&patch);
         let change = BlockChange::prepare(&patched, &patch).map_err(|why| refuse(why.into()))?;
         let old = vm.change_machine(|machine| {
@@ -125,6 +124,27 @@ impl Command for PutNetworkInterface {
             Some(index) => interfaces[index] = attachment,
             None => interfaces.push(attachment),
         }
+        Ok(())
+    }
+}
+
+impl Command for PatchNetworkInterface {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = AFTER_START;
+
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let patch = self.0;
+        let mut interfaces = vm.config.network_interfaces.iter();
+        let place = interfaces
+            .position(|interface| interface.config.iface_id == patch.iface_id)
+            .ok_or(NetworkError::NotFound)?;
+        vm.change_machine(|machine| {
+            let changed =
+                machine.change_device(&patch.iface_id, |net: &mut Net| net.change(&patch));
+            Ok(changed.ok_or(NetworkError::NotFound)?)
+        })?;
+        let stated = &mut vm.config.network_interfaces[place].config;
+        *stated = stated.patched(&patch);
         Ok(())
     }
 }

@@ -119,6 +119,11 @@ pub enum NetworkError {
         "Could not create the network device: there are {MAX_DESCRIBED} interfaces already, more than a machine has room for; leave this one out, or replace one by its iface_id"
     )]
     TooMany,
+    /// `PATCH` of an interface that does not exist.
+    #[error(
+        "Unable to update the net device: Failed perform action on device: Device not found; use the `iface_id` it was made with"
+    )]
+    NotFound,
     /// The device or its tap.
     #[error(transparent)]
     Create(#[from] NetError),

@@ -441,6 +441,29 @@ fn a_drive_can_be_patched_after_the_start() {
 }
 
 #[test]
+fn an_interface_can_be_patched_after_the_start() {
+    let id = r#"{"iface_id":"a"}"#;
+    let path = "/network-interfaces/a";
+    refuses(Lifecycle::NotStarted, &[("PATCH", path, id, BEFORE)]);
+    let limits =
+        r#"{"iface_id":"a","rx_rate_limiter":{"ops":{"size":1,"refill_time":2,"zebra":3}}}"#;
+    accepts(
+        Lifecycle::Running,
+        &[("PATCH", path, id), ("PATCH", path, limits)],
+    );
+    let other = "The id from the path [b] does not match the id from the body [a]!";
+    let unknown = format!("{JSON}unknown field `guest_mac`, expected one of `iface_id`,");
+    let mac = r#"{"iface_id":"a","guest_mac":"06:00:00:00:00:01"}"#;
+    refuses(
+        Lifecycle::Running,
+        &[
+            ("PATCH", "/network-interfaces/b", id, other),
+            ("PATCH", path, mac, &unknown),
+        ],
+    );
+}
+
+#[test]
 fn a_cpu_template_is_marked_as_deprecated_even_when_refused() {
     for state in [Lifecycle::NotStarted, Lifecycle::Running] {
         let server = TestServer::in_state(state);

@@ -14,7 +14,7 @@ use virtio_bindings::virtio_blk::{
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-use vm_config::{BlockEngine, CacheType, Drive, DrivePatch};
+use vm_config::{BlockEngine, CacheType, Drive, DrivePatch, RateLimiter};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -29,7 +29,7 @@ use super::{
     Worker,
 };
 use crate::GuestMemory;
-use crate::limiter::is_limiting;
+use crate::limiter::{Limiter, LimitsAtHome};
 use crate::metrics::BlockMetrics;
 
 /// Entries of the one queue.
@@ -42,6 +42,7 @@ const TURN: usize = 64;
 const TURN_BYTES: usize = 8 << 20;
 
 const KICK: Token = Token(0);
+const LIMIT: Token = Token(1);
 
 /// A disk that no driver runs.
 pub struct Block {
@@ -50,6 +51,7 @@ pub struct Block {
     capacity: [u8; 8],
     // Runtime glue.
     file: Arc<DiskFile>,
+    limits: LimitsAtHome,
     metrics: Arc<BlockMetrics>,
 }
 
@@ -64,9 +66,6 @@ impl Block {
             (None, Some(_)) => return Err(DiskError::NotSupported("`socket`")),
             _ => return Err(DiskError::NoBackend),
         };
-        if is_limiting(drive.rate_limiter) {
-            return Err(DiskError::NotSupported("`rate_limiter`"));
-        }
         if drive.io_engine == Some(BlockEngine::Async) {
             return Err(DiskError::NotSupported("`io_engine` `Async`"));
         }
@@ -83,6 +82,7 @@ impl Block {
             features,
             capacity: capacity(disk),
             file: Arc::new(file),
+            limits: LimitsAtHome::new(drive.rate_limiter),
             metrics: Arc::default(),
         })
     }
@@ -91,6 +91,9 @@ impl Block {
     /// used, if it is another: closing it may take a while.
     pub fn change(&mut self, change: BlockChange) -> Changed<Option<Arc<DiskFile>>> {
         self.metrics.update_count.increment();
+        if let Some(limits) = change.limits {
+            self.limits.patch(limits);
+        }
         let Some(file) = change.file else {
             return Changed::Inside(None);
         };
@@ -103,12 +106,30 @@ impl Block {
     pub fn metrics(&self) -> Arc<BlockMetrics> {
         Arc::clone(&self.metrics)
     }
+
+    fn start(&self, with: Activation) -> Result<BlockWorker, ActivateError> {
+        let refuse = |what| move |source| ActivateError { what, source };
+        let queue = with.queues.into_iter().next();
+        let queue = queue.ok_or_else(|| refuse("a queue")(std::io::ErrorKind::NotFound.into()))?;
+        let limiter = Limiter::new(&self.limits).map_err(refuse("a timer for its rate limits"))?;
+        Ok(BlockWorker {
+            chain: queue.new_chain(),
+            queue,
+            limiter,
+            file: Arc::clone(&self.file),
+            metrics: Arc::clone(&self.metrics),
+            memory: with.memory,
+            kick: with.kick,
+            interrupt: with.interrupt,
+        })
+    }
 }
 
 /// What `PATCH /drives` changes, made ready while the drive works.
 #[derive(Debug)]
 pub struct BlockChange {
     file: Option<DiskFile>,
+    limits: Option<RateLimiter>,
 }
 
 impl BlockChange {
@@ -120,7 +141,10 @@ impl BlockChange {
         let is_read_only = patched.is_read_only.unwrap_or(false);
         let open = |path| DiskFile::open(path, is_read_only);
         let file = patch.path_on_host.as_deref().map(open).transpose()?;
-        Ok(Self { file })
+        Ok(Self {
+            file,
+            limits: patch.rate_limiter,
+        })
     }
 }
 
@@ -144,22 +168,13 @@ impl VirtioDevice for Block {
     }
 
     fn activate(&mut self, with: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        let Some(queue) = with.queues.into_iter().next() else {
-            self.metrics.activate_fails.increment();
-            return Err(ActivateError {
-                what: "a queue",
-                source: std::io::ErrorKind::NotFound.into(),
-            });
-        };
-        Ok(Box::new(BlockWorker {
-            chain: queue.new_chain(),
-            queue,
-            file: Arc::clone(&self.file),
-            metrics: Arc::clone(&self.metrics),
-            memory: with.memory,
-            kick: with.kick,
-            interrupt: with.interrupt,
-        }))
+        match self.start(with) {
+            Ok(worker) => Ok(Box::new(worker)),
+            Err(error) => {
+                self.metrics.activate_fails.increment();
+                Err(error)
+            }
+        }
     }
 }
 
@@ -168,6 +183,7 @@ struct BlockWorker {
     queue: Queue,
     /// Reused by every request.
     chain: Chain,
+    limiter: Limiter,
     file: Arc<DiskFile>,
     metrics: Arc<BlockMetrics>,
     memory: Arc<GuestMemory>,
@@ -177,11 +193,18 @@ struct BlockWorker {
 
 impl Worker for BlockWorker {
     fn sources(&self) -> Vec<Source> {
-        vec![super::kick_source(&self.kick, KICK)]
+        let kick = super::kick_source(&self.kick, KICK);
+        let limit = self.limiter.source(LIMIT);
+        [Some(kick), limit].into_iter().flatten().collect()
     }
 
-    fn on_event(&mut self, _token: Token) -> Result<(), QueueError> {
-        self.metrics.queue_event_count.increment();
+    fn on_event(&mut self, token: Token) -> Result<(), QueueError> {
+        if token == LIMIT {
+            let is_news = self.limiter.is_shut();
+            self.metrics.rate_limiter_event_count.add(is_news.into());
+        } else {
+            self.metrics.queue_event_count.increment();
+        }
         let worked = self.turn();
         if worked.is_err() {
             self.metrics.event_fails.increment();
@@ -191,24 +214,48 @@ impl Worker for BlockWorker {
 
     /// Nothing is in flight between two events.
     fn stop(self: Box<Self>) -> Vec<Queue> {
+        self.limiter.stop();
         vec![self.queue]
     }
 }
 
+/// What became of a head that was popped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    /// It went back to the driver and took `cost` of [`TURN_BYTES`].
+    Done {
+        /// Bytes.
+        cost: usize,
+    },
+    /// It waits in the ring for its rate limit.
+    Waits,
+}
+
 impl BlockWorker {
-    /// Does what is queued, up to [`TURN`] and [`TURN_BYTES`], then tells the driver.
+    /// Does what is queued and may pass, up to [`TURN`] and [`TURN_BYTES`], then tells the driver.
     fn turn(&mut self) -> Result<(), QueueError> {
+        if !self.limiter.opens() {
+            return Ok(());
+        }
         self.queue.disable_kicks()?;
         let (mut served, mut bytes) = (0, 0);
-        loop {
+        'turn: loop {
             while served < TURN
                 && bytes < TURN_BYTES
                 && let Some(done) = self.queue.pop(&mut self.chain)?
             {
+                match self.serve(done)? {
+                    Served::Done { cost } => bytes += cost,
+                    Served::Waits => {
+                        // Its timer is the next event; until then kicks would say nothing new.
+                        self.metrics.rate_limiter_throttled_events.increment();
+                        break 'turn;
+                    }
+                }
                 served += 1;
-                bytes += self.serve(done)?;
             }
             if served >= TURN || bytes >= TURN_BYTES {
+                self.metrics.remaining_reqs_count.increment();
                 super::kick_again(&self.kick);
                 break;
             }
@@ -216,7 +263,7 @@ impl BlockWorker {
                 break;
             }
         }
-        if served == 0 {
+        if served == 0 && !self.limiter.is_shut() {
             self.metrics.no_avail_buffer.increment();
         }
         if self.queue.needs_interrupt()? {
@@ -225,13 +272,23 @@ impl BlockWorker {
         Ok(())
     }
 
-    /// Does the request in `chain` and gives its head back. Returns what it took of [`TURN_BYTES`].
-    fn serve(&mut self, done: Completion) -> Result<usize, QueueError> {
-        let mut bytes = self.chain.readable.len() + self.chain.writable.len();
+    /// Does the request in `chain` and gives its head back, if its rate limit lets it pass.
+    fn serve(&mut self, done: Completion) -> Result<Served, QueueError> {
+        let mut cost = self.chain.readable.len() + self.chain.writable.len();
         let len = match parse(&mut self.chain, self.file.disk()) {
             Ok(request) => {
+                let bytes = match request.op {
+                    Op::Read { .. } => self.chain.writable.len() as u64,
+                    Op::Write { .. } => self.chain.readable.len() as u64,
+                    Op::Flush | Op::GetId | Op::Unsupported(_) => 0,
+                };
+                if !self.limiter.admits(bytes) {
+                    self.queue.put_back(done);
+                    return Ok(Served::Waits);
+                }
+                self.limiter.spend(bytes);
                 if request.op == Op::Flush {
-                    bytes = TURN_BYTES;
+                    cost = TURN_BYTES;
                 }
                 self.execute(request)
             }
@@ -244,7 +301,7 @@ impl BlockWorker {
             }
         };
         self.queue.give_back(done, len)?;
-        Ok(bytes)
+        Ok(Served::Done { cost })
     }
 
     /// Does a request and answers it. Returns the bytes written from the start of its writable buffers.

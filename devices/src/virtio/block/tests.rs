@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 use vm_config::{DeviceId, RateLimiter, TokenBucket};
@@ -10,6 +11,7 @@ use vm_config::{DeviceId, RateLimiter, TokenBucket};
 use super::*;
 use crate::testing::suite::device_suite;
 use crate::testing::{Bench, Buffer, FakeGuest};
+use crate::virtio::transport::Transport;
 
 const HEADER: u64 = 0x100;
 const DATA: u64 = 0x1000;
@@ -224,11 +226,6 @@ fn image_that_shrank_is_an_error_for_the_guest() {
 fn what_this_build_lacks_is_named() {
     let image = image();
     let plain = drive(&image);
-    let limit = TokenBucket {
-        size: 1,
-        one_time_burst: None,
-        refill_time: 1,
-    };
     let unsupported = [
         (
             Drive {
@@ -236,16 +233,6 @@ fn what_this_build_lacks_is_named() {
                 ..plain.clone()
             },
             "`io_engine` `Async`",
-        ),
-        (
-            Drive {
-                rate_limiter: Some(RateLimiter {
-                    bandwidth: None,
-                    ops: Some(limit),
-                }),
-                ..plain.clone()
-            },
-            "`rate_limiter`",
         ),
         (
             Drive {
@@ -267,11 +254,6 @@ fn what_this_build_lacks_is_named() {
         let text = Block::open(&drive).err().unwrap().to_string();
         assert!(text.contains(word), "{text}");
     }
-    let unlimited = Drive {
-        rate_limiter: Some(RateLimiter::default()),
-        ..plain
-    };
-    assert!(Block::open(&unlimited).is_ok());
 }
 
 #[test]
@@ -310,7 +292,9 @@ fn a_flush_ends_the_turn() {
 #[test]
 fn requests_do_not_allocate() {
     let image = image();
-    let mut bench = Bench::new(&mut Block::open(&drive(&image)).unwrap(), 0);
+    // A limit that is there and never reached costs no allocation either.
+    let drive = limited(&image, u64::MAX, u64::MAX, 1);
+    let mut bench = Bench::new(&mut Block::open(&drive).unwrap(), 0);
     let mut once = |kind: u8, data: &[Buffer]| {
         bench
             .memory
@@ -340,15 +324,15 @@ fn requests_do_not_allocate() {
 /// What `PATCH` makes of the running `guest`, whose drive was `drive`.
 fn patch(guest: &FakeGuest, drive: &Drive, patch: &DrivePatch) {
     let change = BlockChange::prepare(&drive.patched(patch), patch).unwrap();
-    guest.transport.pause();
-    let changed = guest.transport.change(|device| {
+    guest.transport.slot().pause();
+    let changed = guest.transport.slot().change(|device| {
         let device: &mut dyn std::any::Any = device;
         device.downcast_mut::<Block>().unwrap().change(change)
     });
     if let Changed::Configuration(_) = changed.unwrap() {
-        guest.transport.notify_config_change();
+        guest.transport.slot().notify_config_change();
     }
-    guest.transport.resume();
+    guest.transport.slot().resume();
 }
 
 fn new_path(path: &std::path::Path) -> DrivePatch {
@@ -399,6 +383,94 @@ fn driver_that_has_not_started_gets_no_interrupt_of_a_new_capacity() {
     patch(&guest, &drive, &new_path(image.path()));
     assert_eq!((guest.read(0x60), guest.irq.take()), (0, 0));
     assert_ne!(guest.read(0xfc), generation);
+}
+
+fn limited(image: &NamedTempFile, bytes: u64, ops: u64, refill_time: u64) -> Drive {
+    let bucket = |size| TokenBucket {
+        size,
+        one_time_burst: None,
+        refill_time,
+    };
+    Drive {
+        rate_limiter: Some(RateLimiter {
+            bandwidth: Some(bucket(bytes)),
+            ops: Some(bucket(ops)),
+        }),
+        ..drive(image)
+    }
+}
+
+/// Makes `count` reads of a sector available.
+fn read_sectors(guest: &mut FakeGuest, count: usize) {
+    guest.poke(HEADER, &[0; 16]);
+    for _ in 0..count {
+        guest.queues[0].add(&[
+            Buffer::Readable(HEADER, 16),
+            Buffer::Writable(DATA, 512),
+            Buffer::Writable(STATUS, 1),
+        ]);
+    }
+}
+
+#[test]
+fn requests_beyond_a_limit_wait_in_the_ring_until_it_is_lifted() {
+    const HOUR: u64 = 3_600_000;
+    let image = image();
+    for drive in [
+        limited(&image, 5 * 512, 0, HOUR),
+        limited(&image, 0, 5, HOUR),
+    ] {
+        let block = Block::open(&drive).unwrap();
+        let metrics = block.metrics();
+        let mut guest = FakeGuest::running(Box::new(block), 0);
+        read_sectors(&mut guest, 8);
+        guest.kick().unwrap();
+        assert_eq!(guest.queues[0].take_used().len(), 5);
+        assert_eq!(metrics.rate_limiter_throttled_events.get(), 1);
+        guest.kick().unwrap();
+        // Neither a pause nor a driver that starts over gets more.
+        guest.transport.slot().pause();
+        guest.transport.slot().resume();
+        guest.kick().unwrap();
+        assert_eq!(guest.queues[0].take_used(), []);
+        guest.write(0x70, 0);
+        guest.start(0);
+        read_sectors(&mut guest, 8);
+        guest.kick().unwrap();
+        assert_eq!(guest.queues[0].take_used(), []);
+        let zeros = limited(&image, 0, 0, 0).rate_limiter;
+        let lift = DrivePatch {
+            path_on_host: None,
+            rate_limiter: zeros,
+            ..new_path(image.path())
+        };
+        let changes = guest.read(0xfc);
+        patch(&guest, &drive, &lift);
+        assert_eq!(guest.read(0xfc), changes);
+        guest.kick().unwrap();
+        assert_eq!(guest.queues[0].take_used().len(), 8);
+    }
+}
+
+#[test]
+fn requests_go_on_when_their_time_comes() {
+    let image = image();
+    let block = Block::open(&limited(&image, 0, 4, 200)).unwrap();
+    let metrics = block.metrics();
+    let mut guest = FakeGuest::running(Box::new(block), 0);
+    read_sectors(&mut guest, 12);
+    let start = Instant::now();
+    let mut done = 0;
+    while done < 12 {
+        guest.kick().unwrap();
+        done += guest.queues[0].take_used().len();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Four at once, and one every 50 ms.
+    let elapsed = start.elapsed();
+    assert!(elapsed >= Duration::from_millis(395), "{elapsed:?}");
+    assert!(metrics.rate_limiter_event_count.get() >= 8);
+    assert_eq!(metrics.rate_limiter_throttled_events.get(), 8);
 }
 
 device_suite!({

@@ -15,7 +15,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net as bit;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-use vm_config::NetworkInterface;
+use vm_config::{NetworkInterface, NetworkInterfacePatch};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 use zerocopy::{Immutable, IntoBytes};
@@ -27,9 +27,10 @@ use transmit::Transmitter;
 
 use super::queue::Queue;
 use super::{
-    ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
+    ActivateError, Activation, Changed, Interrupt, QueueError, Source, Token, Traits, VirtioDevice,
+    Worker,
 };
-use crate::limiter::is_limiting;
+use crate::limiter::{Limiter, LimitsAtHome};
 use crate::metrics::NetMetrics;
 
 /// Entries of each queue.
@@ -43,6 +44,8 @@ const TRANSMIT: u16 = 1;
 
 const KICK: Token = Token(0);
 const TAP: Token = Token(1);
+const RECEIVE_LIMIT: Token = Token(2);
+const TRANSMIT_LIMIT: Token = Token(3);
 
 /// A network interface that no driver runs.
 pub struct Net {
@@ -53,6 +56,8 @@ pub struct Net {
     config: ConfigSpace,
     // Runtime glue.
     tap: Arc<Tap>,
+    receive_limits: LimitsAtHome,
+    transmit_limits: LimitsAtHome,
     metrics: Arc<NetMetrics>,
 }
 
@@ -85,14 +90,6 @@ impl Net {
         if let Some(mtu) = interface.mtu.filter(|mtu| *mtu < MIN_MTU) {
             return Err(NetError::Mtu(mtu));
         }
-        for (limiter, name) in [
-            (interface.rx_rate_limiter, "`rx_rate_limiter`"),
-            (interface.tx_rate_limiter, "`tx_rate_limiter`"),
-        ] {
-            if is_limiting(limiter) {
-                return Err(NetError::NotSupported(name));
-            }
-        }
         Ok(())
     }
 
@@ -118,8 +115,23 @@ impl Net {
             mtu: interface.mtu,
             config,
             tap: Arc::new(tap),
+            receive_limits: LimitsAtHome::new(interface.rx_rate_limiter),
+            transmit_limits: LimitsAtHome::new(interface.tx_rate_limiter),
             metrics: Arc::default(),
         }
+    }
+
+    /// Takes on `patch`; a worker that is made later works with it.
+    pub fn change(&mut self, patch: &NetworkInterfacePatch) -> Changed<()> {
+        for (limits, patch) in [
+            (&self.receive_limits, patch.rx_rate_limiter),
+            (&self.transmit_limits, patch.tx_rate_limiter),
+        ] {
+            if let Some(patch) = patch {
+                limits.patch(patch);
+            }
+        }
+        Changed::Inside(())
     }
 
     /// What it counts.
@@ -146,10 +158,21 @@ impl Net {
         } else {
             frame::max_len(self.mtu.unwrap_or(frame::DEFAULT_MTU))
         };
+        let limiter = |home| {
+            Limiter::new(home).map_err(|source| ActivateError {
+                what: "a timer for its rate limits",
+                source,
+            })
+        };
         let is_mergeable = with.features & (1 << bit::VIRTIO_NET_F_MRG_RXBUF) != 0;
         Ok(NetWorker {
-            receiver: Receiver::new(receive, needed, is_mergeable),
-            transmitter: Transmitter::new(transmit, self.mac),
+            receiver: Receiver::new(
+                receive,
+                limiter(&self.receive_limits)?,
+                needed,
+                is_mergeable,
+            ),
+            transmitter: Transmitter::new(transmit, limiter(&self.transmit_limits)?, self.mac),
             tap: Arc::clone(&self.tap),
             metrics: Arc::clone(&self.metrics),
             kick: with.kick,
@@ -199,17 +222,32 @@ impl Worker for NetWorker {
             token: TAP,
             events: EventSet::IN | EventSet::OUT,
         };
-        vec![super::kick_source(&self.kick, KICK), tap]
+        let mut sources = vec![super::kick_source(&self.kick, KICK), tap];
+        sources.extend(self.receiver.limiter.source(RECEIVE_LIMIT));
+        sources.extend(self.transmitter.limiter.source(TRANSMIT_LIMIT));
+        sources
     }
 
     fn on_event(&mut self, token: Token) -> Result<(), QueueError> {
-        if token == TAP {
-            self.metrics.rx_tap_event_count.increment();
-            self.receiver.wake();
-            self.transmitter.wake();
-        } else {
-            self.metrics.rx_queue_event_count.increment();
-            self.metrics.tx_queue_event_count.increment();
+        let metrics = &self.metrics;
+        match token {
+            TAP => {
+                metrics.rx_tap_event_count.increment();
+                self.receiver.wake();
+                self.transmitter.wake();
+            }
+            RECEIVE_LIMIT => {
+                let is_news = self.receiver.limiter.is_shut();
+                metrics.rx_event_rate_limiter_count.add(is_news.into());
+            }
+            TRANSMIT_LIMIT => {
+                let is_news = self.transmitter.limiter.is_shut();
+                metrics.tx_rate_limiter_event_count.add(is_news.into());
+            }
+            _ => {
+                metrics.rx_queue_event_count.increment();
+                metrics.tx_queue_event_count.increment();
+            }
         }
         let worked = self.turn();
         if worked.is_err() {

@@ -8,6 +8,7 @@ use std::io;
 
 use super::frame::NUM_BUFFERS_AT;
 use super::tap::Tap;
+use crate::limiter::Limiter;
 use crate::metrics::NetMetrics;
 use crate::virtio::QueueError;
 use crate::virtio::chain::Chain;
@@ -19,6 +20,7 @@ const TURN: usize = 64;
 /// The receive queue.
 pub(super) struct Receiver {
     queue: Queue,
+    pub(super) limiter: Limiter,
     /// Room for the longest frame.
     needed: usize,
     /// A frame may fill several chains.
@@ -61,8 +63,9 @@ enum Room {
 }
 
 impl Receiver {
-    pub(super) fn new(queue: Queue, needed: usize, is_mergeable: bool) -> Self {
+    pub(super) fn new(queue: Queue, limiter: Limiter, needed: usize, is_mergeable: bool) -> Self {
         Self {
+            limiter,
             chain: queue.new_chain(),
             held: VecDeque::new(),
             before_refused: 0,
@@ -91,6 +94,7 @@ impl Receiver {
             // Fails only when the ring is no longer memory, and then no driver can see it.
             let _ = self.queue.give_back(held.done, 0);
         }
+        self.limiter.stop();
         self.queue
     }
 
@@ -100,23 +104,34 @@ impl Receiver {
 
     /// Receives what the tap has and the driver has room for, up to [`TURN`] frames.
     pub(super) fn turn(&mut self, tap: &Tap, metrics: &NetMetrics) -> Result<Turn, QueueError> {
-        if !self.has_frames {
+        if !self.has_frames || !self.limiter.opens() {
             return Ok(Turn::Idle);
         }
         self.queue.disable_kicks()?;
         metrics.rx_count.increment();
         for _ in 0..TURN {
             match self.refill(metrics)? {
-                Room::Enough if self.receive(tap, metrics)? => {}
-                Room::Enough => return Ok(Turn::Idle),
+                Room::Enough => {}
                 // The driver may have added buffers before it saw that they are wanted.
-                Room::Lacking if self.queue.enable_kicks()? => {}
+                Room::Lacking if self.queue.enable_kicks()? => continue,
                 Room::Lacking => {
                     metrics.no_rx_avail_buffer.increment();
                     return Ok(Turn::Idle);
                 }
                 // Costs as much of the turn as a frame: a driver can offer such buffers as fast as they are refused.
-                Room::Refused => {}
+                Room::Refused => continue,
+            }
+            // A frame's length is not known before it is read: it passes when one byte may, and owes the rest.
+            if self.limiter.is_short_of(1) && !tap.has_frame() {
+                self.has_frames = false;
+                return Ok(Turn::Idle);
+            }
+            if !self.limiter.admits(1) {
+                metrics.rx_rate_limiter_throttled.increment();
+                return Ok(Turn::Idle);
+            }
+            if !self.receive(tap, metrics)? {
+                return Ok(Turn::Idle);
             }
         }
         Ok(Turn::More)
@@ -178,6 +193,7 @@ impl Receiver {
             metrics.rx_fails.increment();
             return Ok(true);
         }
+        self.limiter.spend(len as u64);
         metrics.rx_packets_count.increment();
         metrics.rx_bytes_count.add(len as u64);
         self.give_back(len)?;

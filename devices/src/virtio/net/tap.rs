@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use super::frame::HEADER_LEN;
+use crate::sys::poll::is_readable;
 use crate::sys::segments::Segments;
 use crate::sys::tap::{NAME_LEN, attach, set_header_len, set_offloads};
 
@@ -45,11 +46,6 @@ pub enum NetError {
     /// An MTU that no driver takes.
     #[error("Could not create the network device: MTU {0} is out of range [68, 65535]")]
     Mtu(u16),
-    /// A part of the interface that this build does not have.
-    #[error(
-        "Could not create the network device: {0} is not supported by this build; remove it from the request"
-    )]
-    NotSupported(&'static str),
 }
 
 /// An attached tap. Both directions say `WouldBlock` rather than block.
@@ -108,6 +104,12 @@ impl Tap {
             return Ok(());
         }
         set_offloads(&self.file, wanted.and(self.offloads).bits())
+    }
+
+    /// There is a frame to receive.
+    #[must_use]
+    pub fn has_frame(&self) -> bool {
+        is_readable(self.file.as_fd())
     }
 
     /// Reads a frame with its header, `into` first and then `spare`. Returns its length, or all there is

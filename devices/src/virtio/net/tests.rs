@@ -32,9 +32,13 @@ struct Wire {
 }
 
 fn wire(features: u64) -> Wire {
+    wire_of(&interface(), features)
+}
+
+fn wire_of(interface: &NetworkInterface, features: u64) -> Wire {
     let (host, end) = UnixDatagram::pair().unwrap();
     host.set_nonblocking(true).unwrap();
-    let mut net = Net::on(Tap::fake(end), &interface());
+    let mut net = Net::on(Tap::fake(end), interface);
     // The sockets cannot say so, but the test may accept it.
     net.features |= GUEST_TSO4;
     let metrics = net.metrics();
@@ -240,8 +244,8 @@ fn each_head_comes_back_once_though_one_between_waiting_ones_was_refused() {
     let last = wire.offer(0x2000, 2000);
     wire.turn();
     assert_eq!(wire.received(), [(refused, 0)]);
-    wire.guest.transport.pause();
-    wire.guest.transport.resume();
+    wire.guest.transport.slot().pause();
+    wire.guest.transport.slot().resume();
     wire.send_from_host(100);
     wire.turn();
     assert_eq!(wire.received(), [(first, 0), (last, 100)]);
@@ -315,14 +319,6 @@ fn features_follow_the_tap_and_the_interface() {
 
 #[test]
 fn what_is_impossible_or_missing_is_named() {
-    let limit = RateLimiter {
-        bandwidth: Some(TokenBucket {
-            size: 1,
-            one_time_burst: None,
-            refill_time: 1,
-        }),
-        ops: None,
-    };
     let cases = [
         (
             NetworkInterface {
@@ -330,13 +326,6 @@ fn what_is_impossible_or_missing_is_named() {
                 ..interface()
             },
             "MTU 67 is out of range [68, 65535]",
-        ),
-        (
-            NetworkInterface {
-                tx_rate_limiter: Some(limit),
-                ..interface()
-            },
-            "`tx_rate_limiter` is not supported",
         ),
         (
             NetworkInterface {
@@ -350,6 +339,80 @@ fn what_is_impossible_or_missing_is_named() {
         let text = Net::open(&interface).err().unwrap().to_string();
         assert!(text.contains(words), "{text}");
     }
+}
+
+fn ops(size: u64, refill_time: u64) -> Option<RateLimiter> {
+    let bucket = TokenBucket {
+        size,
+        one_time_burst: None,
+        refill_time,
+    };
+    Some(RateLimiter {
+        bandwidth: None,
+        ops: Some(bucket),
+    })
+}
+
+fn patch(wire: &Wire, patch: &NetworkInterfacePatch) {
+    wire.guest.transport.slot().pause();
+    let changed = wire.guest.transport.slot().change(|device| {
+        let device: &mut dyn std::any::Any = device;
+        device.downcast_mut::<Net>().unwrap().change(patch)
+    });
+    assert!(changed.is_some());
+    wire.guest.transport.slot().resume();
+}
+
+#[test]
+fn each_direction_has_its_own_limit_and_a_patch_lifts_it() {
+    const HOUR: u64 = 3_600_000;
+    let limited = NetworkInterface {
+        rx_rate_limiter: ops(2, HOUR),
+        tx_rate_limiter: ops(3, HOUR),
+        ..interface()
+    };
+    let mut wire = wire_of(&limited, 0);
+    for _ in 0..5 {
+        wire.offer(0x1000, 2000);
+        wire.guest.queues[1].add(&[Buffer::Readable(0x8000, 100)]);
+        wire.send_from_host(60);
+    }
+    for _ in 0..3 {
+        wire.guest.kick().unwrap();
+    }
+    assert_eq!((wire.received().len(), wire.sent().len()), (2, 3));
+    assert_eq!(wire.metrics.rx_rate_limiter_throttled.get(), 1);
+    assert_eq!(wire.metrics.tx_rate_limiter_throttled.get(), 1);
+    let mut lift = NetworkInterfacePatch {
+        iface_id: DeviceId("eth0".to_owned()),
+        rx_rate_limiter: ops(0, 0),
+        tx_rate_limiter: None,
+    };
+    patch(&wire, &lift);
+    wire.guest.kick().unwrap();
+    assert_eq!((wire.received().len(), wire.sent().len()), (3, 0));
+    lift.tx_rate_limiter = ops(0, 0);
+    patch(&wire, &lift);
+    wire.guest.kick().unwrap();
+    assert_eq!(wire.sent().len(), 2);
+}
+
+#[test]
+fn limit_that_is_used_up_with_no_frame_left_arms_nothing() {
+    let limited = NetworkInterface {
+        rx_rate_limiter: ops(2, 3_600_000),
+        ..interface()
+    };
+    let mut wire = wire_of(&limited, 0);
+    for _ in 0..4 {
+        wire.offer(0x1000, 2000);
+    }
+    for _ in 0..2 {
+        wire.send_from_host(60);
+    }
+    wire.turn();
+    assert_eq!(wire.received().len(), 2);
+    assert_eq!(wire.metrics.rx_rate_limiter_throttled.get(), 0);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io;
 use super::frame::parse;
 use super::receive::Turn;
 use super::tap::Tap;
+use crate::limiter::Limiter;
 use crate::metrics::NetMetrics;
 use crate::virtio::QueueError;
 use crate::virtio::chain::Chain;
@@ -16,6 +17,7 @@ const TURN: usize = 128;
 /// The transmit queue.
 pub(super) struct Transmitter {
     queue: Queue,
+    pub(super) limiter: Limiter,
     /// Reused by every frame.
     chain: Chain,
     /// The guest's address, if it was given one.
@@ -25,8 +27,9 @@ pub(super) struct Transmitter {
 }
 
 impl Transmitter {
-    pub(super) fn new(queue: Queue, mac: Option<[u8; 6]>) -> Self {
+    pub(super) fn new(queue: Queue, limiter: Limiter, mac: Option<[u8; 6]>) -> Self {
         Self {
+            limiter,
             chain: queue.new_chain(),
             queue,
             mac,
@@ -41,6 +44,7 @@ impl Transmitter {
 
     /// Nothing is held between two events.
     pub(super) fn stop(self) -> Queue {
+        self.limiter.stop();
         self.queue
     }
 
@@ -50,7 +54,7 @@ impl Transmitter {
 
     /// Sends what the driver has and the tap takes, up to [`TURN`] frames.
     pub(super) fn turn(&mut self, tap: &Tap, metrics: &NetMetrics) -> Result<Turn, QueueError> {
-        if self.is_blocked {
+        if self.is_blocked || !self.limiter.opens() {
             return Ok(Turn::Idle);
         }
         self.queue.disable_kicks()?;
@@ -59,9 +63,9 @@ impl Transmitter {
             while sent < TURN
                 && let Some(done) = self.queue.pop(&mut self.chain)?
             {
+                // The tap and the timer each are an event when there is room again.
                 if !self.send(tap, metrics) {
                     self.queue.put_back(done);
-                    self.is_blocked = true;
                     return Ok(Turn::Idle);
                 }
                 self.queue.give_back(done, 0)?;
@@ -83,19 +87,28 @@ impl Transmitter {
         Ok(Turn::Idle)
     }
 
-    /// Sends the frame in `chain`, or drops it. False when the tap is full.
-    fn send(&self, tap: &Tap, metrics: &NetMetrics) -> bool {
+    /// Sends the frame in `chain`, or drops it. False when it has to wait, for its rate limit or for the tap.
+    fn send(&mut self, tap: &Tap, metrics: &NetMetrics) -> bool {
         let Ok(frame) = parse(&self.chain.readable) else {
             metrics.tx_malformed_frames.increment();
             metrics.tx_fails.increment();
             return true;
         };
+        let len = frame.len as u64;
+        if !self.limiter.admits(len) {
+            metrics.tx_rate_limiter_throttled.increment();
+            return false;
+        }
         match tap.send(&self.chain.readable) {
             Ok(_) => {
+                self.limiter.spend(len);
                 metrics.tx_packets_count.increment();
-                metrics.tx_bytes_count.add(frame.len as u64);
+                metrics.tx_bytes_count.add(len);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_blocked = true;
+                return false;
+            }
             // The tap is down, or the header makes no sense.
             Err(_) => {
                 metrics.tap_write_fails.increment();

@@ -1,7 +1,7 @@
 //! What a driver sees through the window.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier};
 
 use crate::Registers;
 use crate::testing::suite::device_suite;
