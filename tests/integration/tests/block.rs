@@ -174,7 +174,7 @@ fn patch_drive(vm: &mut TestVm, body: &Value) {
     assert_eq!(answer.status, 204, "{:?}", answer.body);
 }
 
-#[vm_test(kernel = "blk_resize")]
+#[vm_test(kernel = "blk_resize", mmio, pci)]
 fn a_file_that_grew_is_noticed_by_a_patch(vm: &mut TestVm) {
     let path = vm.drive("disk", &content(4), &json!({}));
     vm.start();
@@ -188,7 +188,7 @@ fn a_file_that_grew_is_noticed_by_a_patch(vm: &mut TestVm) {
     assert_eq!(vm.value("disk_fnv1a64"), fnv1a64(&bytes));
 }
 
-#[vm_test(kernel = "blk_resize")]
+#[vm_test(kernel = "blk_resize", mmio, pci)]
 fn a_drive_gets_another_file_even_while_paused(vm: &mut TestVm) {
     let first = vm.drive("disk", &content(4), &json!({}));
     vm.start();
@@ -238,7 +238,7 @@ fn start_pace(vm: &mut TestVm, count: u32) -> Instant {
     Instant::now()
 }
 
-#[vm_test(kernel = "blk_pace")]
+#[vm_test(kernel = "blk_pace", mmio, pci)]
 fn a_limit_sets_the_pace(vm: &mut TestVm) {
     let ops = json!({ "size": 100, "refill_time": 250, "one_time_burst": 200 });
     let limiter = json!({ "rate_limiter": { "ops": ops } });
@@ -251,7 +251,7 @@ fn a_limit_sets_the_pace(vm: &mut TestVm) {
     assert!(elapsed < Duration::from_millis(3500), "{elapsed:?}");
 }
 
-#[vm_test(kernel = "blk_pace")]
+#[vm_test(kernel = "blk_pace", mmio, pci)]
 fn a_patch_lifts_a_limit(vm: &mut TestVm) {
     let bytes = json!({ "size": 512 * 100, "refill_time": 3_600_000 });
     let limiter = json!({ "rate_limiter": { "bandwidth": bytes } });
@@ -273,4 +273,36 @@ fn a_patch_lifts_a_limit(vm: &mut TestVm) {
     assert_eq!(told(vm), Value::Null);
     vm.expect_pass();
     assert_eq!(vm.value("reads"), "1000");
+}
+
+#[vm_test(kernel = "blk_trim", mmio, pci)]
+fn space_that_the_guest_gives_back_is_free_again(vm: &mut TestVm) {
+    const SECTORS: usize = 16 << 11;
+    let path = vm.drive("disk", &content(SECTORS), &json!({ "serial": "trimmed" }));
+    let blocks = |path: &Path| fs::metadata(path).unwrap().st_blocks();
+    let before = blocks(&path);
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(vm.value("seg_max"), "254");
+    assert_eq!(vm.value("blk_size"), "512");
+    let mut expected = content(SECTORS);
+    // 8 MiB in two ranges, then 1 MiB unmapped, then 64 KiB zeroed.
+    for (first, sectors) in [(2048, 8192), (16384, 8192), (28672, 2048), (0, 128)] {
+        expected[first * SECTOR..(first + sectors) * SECTOR].fill(0);
+    }
+    assert!(fs::read(&path).unwrap() == expected, "the file differs");
+    let freed = before - blocks(&path);
+    assert!(freed >= 18000, "{freed} of {before} blocks");
+}
+
+#[vm_test(kernel = "blk_id")]
+fn the_id_is_the_one_that_was_asked_for(vm: &mut TestVm) {
+    vm.drive(
+        "disk",
+        &[0; SECTOR],
+        &json!({ "serial": "rack 7, disk 12" }),
+    );
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(vm.value("id"), "rack 7, disk 12");
 }

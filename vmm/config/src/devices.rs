@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceId, MacAddressError, RateLimiter};
+use crate::{DeviceId, DriveSerialError, MacAddressError, RateLimiter};
 
 /// How drivers find and reach the virtio devices of a machine: all of them the same way. A flag of the
 /// process, not part of a configuration.
@@ -67,6 +67,37 @@ pub struct Drive {
     /// vhost-user back end, instead of a file.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub socket: Option<PathBuf>,
+    /// What the guest reads as the disk's serial number; by default it is made from the file's numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<DriveSerial>,
+}
+
+/// A disk's serial number: 1 to 20 printable ASCII characters. Holding one proves it was checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(try_from = "String")]
+#[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[ -~]{1,20}$"))]
+pub struct DriveSerial(String);
+
+impl DriveSerial {
+    /// The number as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for DriveSerial {
+    type Error = DriveSerialError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_printable = text.bytes().all(|b| matches!(b, b' '..=b'~'));
+        if is_printable && (1..=20).contains(&text.len()) {
+            Ok(Self(text))
+        } else {
+            Err(DriveSerialError(text))
+        }
+    }
 }
 
 /// `PATCH /drives/{id}`: what is absent stays.
@@ -211,6 +242,21 @@ mod tests {
             "06:00:ac:10:fe:0g",
         ] {
             assert_eq!(wrong.parse::<MacAddress>(), Err(MacAddressError), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn serial_is_1_to_20_printable_characters() {
+        for (text, is_good) in [
+            ("a", true),
+            ("twenty printable ~!#", true),
+            ("", false),
+            ("twenty-one characters", false),
+            ("a\nb", false),
+            ("é", false),
+        ] {
+            let serial = DriveSerial::try_from(text.to_owned());
+            assert_eq!(serial.is_ok(), is_good, "{text:?}");
         }
     }
 

@@ -18,6 +18,11 @@ pub enum MachineError {
 #[error("The provided MAC address is invalid.")]
 pub struct MacAddressError;
 
+/// Text that is not a disk's serial number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid drive serial {0:?}; use 1 to 20 printable ASCII characters")]
+pub struct DriveSerialError(pub(crate) String);
+
 /// Text that is not a log level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid LevelFilter")]

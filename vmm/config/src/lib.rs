@@ -13,10 +13,10 @@ mod machine;
 
 pub use boot::BootSource;
 pub use devices::{
-    BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, MacAddress, NetworkInterface,
-    NetworkInterfacePatch,
+    BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, DriveSerial, MacAddress,
+    NetworkInterface, NetworkInterfacePatch,
 };
-pub use error::{LogLevelError, MacAddressError, MachineError};
+pub use error::{DriveSerialError, LogLevelError, MacAddressError, MachineError};
 pub use ids::{DeviceId, InstanceId, InstanceIdError};
 pub use limits::{RateLimiter, TokenBucket};
 pub use logger::{LogLevel, LoggerConfig};

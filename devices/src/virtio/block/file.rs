@@ -2,12 +2,13 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
+use vmm_sys_util::fallocate::{FallocateMode, fallocate};
 
-use super::request::{Disk, SECTOR};
+use super::request::{Disk, Range, SECTOR};
 use crate::sys::segments::Segments;
 
 /// Length of a serial number (virtio 1.2 §5.2.6).
@@ -60,7 +61,10 @@ pub enum DiskError {
 #[derive(Debug)]
 pub struct DiskFile {
     file: File,
-    disk: Disk,
+    len: u64,
+    is_read_only: bool,
+    block_len: u32,
+    can_punch: bool,
     serial: [u8; SERIAL_LEN],
 }
 
@@ -100,16 +104,35 @@ impl DiskFile {
             });
         }
         Ok(Self {
-            file,
-            disk: Disk { len, is_read_only },
+            can_punch: kind.is_file() && !is_read_only && can_punch(&file, len),
+            len,
+            is_read_only,
+            block_len: block_len(&metadata),
             serial: serial(&metadata),
+            file,
         })
     }
 
     /// Length and access.
     #[must_use]
     pub fn disk(&self) -> Disk {
-        self.disk
+        Disk {
+            len: self.len,
+            is_read_only: self.is_read_only,
+            ..Disk::default()
+        }
+    }
+
+    /// The block that the host reads and writes at once, bytes, a power of two from a sector on.
+    #[must_use]
+    pub fn block_len(&self) -> u32 {
+        self.block_len
+    }
+
+    /// Space in the middle of it can be given back to the host.
+    #[must_use]
+    pub fn can_punch(&self) -> bool {
+        self.can_punch
     }
 
     /// What GET_ID answers.
@@ -134,6 +157,46 @@ impl DiskFile {
         each_part(at, from, |part, at| part.write_at(&self.file, at))
     }
 
+    /// Gives the space of `range` back to the host; it reads as zero then.
+    ///
+    /// # Errors
+    /// The host's; `Unsupported` where the file has no holes.
+    pub fn punch(&self, range: Range) -> io::Result<()> {
+        self.allocate(FallocateMode::PunchHole, range)
+    }
+
+    /// Makes `range` read as zero and keeps its space.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn zero(&self, range: Range) -> io::Result<()> {
+        match self.allocate(FallocateMode::ZeroRange, range) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_zeroes(range),
+            other => other,
+        }
+    }
+
+    fn allocate(&self, mode: FallocateMode, Range { at, len }: Range) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        fallocate(&self.file, mode, true, at, len)
+            .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    }
+
+    /// What is left where the file system knows no zeroes of its own.
+    fn write_zeroes(&self, Range { mut at, mut len }: Range) -> io::Result<()> {
+        static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+        while len > 0 {
+            let count = usize::try_from(len).map_or(ZEROES.len(), |len| len.min(ZEROES.len()));
+            let piece = ZEROES.get(..count).unwrap_or_default();
+            self.file.write_all_at(piece, at)?;
+            at = at.saturating_add(count as u64);
+            len = len.saturating_sub(count as u64);
+        }
+        Ok(())
+    }
+
     /// Makes what was written durable.
     ///
     /// # Errors
@@ -141,6 +204,18 @@ impl DiskFile {
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+}
+
+/// Whether the file system has holes, asked without harm: behind the end there is nothing to lose.
+fn can_punch(file: &File, len: u64) -> bool {
+    fallocate(file, FallocateMode::PunchHole, true, len, SECTOR).is_ok()
+}
+
+/// The preferred block of the file; a sector when the host names none that makes sense.
+fn block_len(metadata: &Metadata) -> u32 {
+    let is_good = |len: &u32| len.is_power_of_two() && (512..=1 << 16).contains(len);
+    let len = u32::try_from(metadata.blksize()).ok();
+    len.filter(is_good).unwrap_or(512)
 }
 
 /// Calls `step`, which consumes what it moved, until all of `segments` was moved.
@@ -161,10 +236,19 @@ fn each_part(
 /// Device, special device and inode numbers of the file in decimal, cut or padded to 20 bytes: the same file
 /// has the same serial number on every start.
 fn serial(metadata: &Metadata) -> [u8; SERIAL_LEN] {
-    let text = format!("{}{}{}", metadata.dev(), metadata.rdev(), metadata.ino());
+    padded(&format!(
+        "{}{}{}",
+        metadata.dev(),
+        metadata.rdev(),
+        metadata.ino()
+    ))
+}
+
+/// `text` as GET_ID answers it, cut or padded with zeros.
+pub(super) fn padded(text: &str) -> [u8; SERIAL_LEN] {
     let mut serial = [0; SERIAL_LEN];
-    for (byte, digit) in serial.iter_mut().zip(text.bytes()) {
-        *byte = digit;
+    for (byte, character) in serial.iter_mut().zip(text.bytes()) {
+        *byte = character;
     }
     serial
 }
@@ -221,6 +305,30 @@ mod tests {
         let path = image.path().display();
         assert!(text.contains("is 1000 bytes"), "{text}");
         assert!(text.contains(&format!("truncate -s %512 {path}")), "{text}");
+    }
+
+    #[test]
+    fn ranges_read_as_zero_and_the_rest_stays() {
+        let mut image = tempfile::NamedTempFile::new().unwrap();
+        image.write_all(&[0xaa; 1 << 20]).unwrap();
+        let open = DiskFile::open(image.path(), false).unwrap();
+        let range = |at, len| Range { at, len };
+        if !open.can_punch() {
+            eprintln!("skipped, runs where temporary files have holes");
+            return;
+        }
+        open.punch(range(4096, 8192)).unwrap();
+        open.zero(range(1 << 16, 512)).unwrap();
+        open.write_zeroes(range(1 << 17, (1 << 17) + 512)).unwrap();
+        open.punch(range(0, 0)).unwrap();
+        let bytes = std::fs::read(image.path()).unwrap();
+        assert_eq!(bytes.len(), 1 << 20);
+        for (index, byte) in bytes.into_iter().enumerate() {
+            let is_zero = (4096..12288).contains(&index)
+                || (1 << 16..(1 << 16) + 512).contains(&index)
+                || (1 << 17..(1 << 18) + 512).contains(&index);
+            assert_eq!(byte, if is_zero { 0 } else { 0xaa }, "{index}");
+        }
     }
 
     #[test]

@@ -3,24 +3,30 @@
 //! Requests are done one after the other on the event loop, each in one system call between guest memory and
 //! the file.
 
+mod config;
 pub mod file;
 pub mod request;
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_S_IOERR,
+    VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
-use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_config::{BlockEngine, CacheType, Drive, DrivePatch, RateLimiter};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
+use zerocopy::IntoBytes;
 
+use config::ConfigSpace;
 pub use file::DiskError;
-use file::DiskFile;
-use request::{Disk, Malformed, Op, Request, SECTOR, parse};
+use file::{DiskFile, SERIAL_LEN, padded};
+use request::{Disk, MAX_DISCARD_RANGES, Malformed, Op, Range, Request, parse};
 
 use super::chain::Chain;
 use super::queue::{Completion, Queue};
@@ -48,7 +54,9 @@ const LIMIT: Token = Token(1);
 pub struct Block {
     // Fixed configuration.
     features: u64,
-    capacity: [u8; 8],
+    /// The user's choice; the file's numbers otherwise.
+    serial: Option<[u8; SERIAL_LEN]>,
+    config: ConfigSpace,
     // Runtime glue.
     file: Arc<DiskFile>,
     limits: LimitsAtHome,
@@ -70,17 +78,10 @@ impl Block {
             return Err(DiskError::NotSupported("`io_engine` `Async`"));
         }
         let file = DiskFile::open(path, drive.is_read_only.unwrap_or(false))?;
-        let disk = file.disk();
-        let mut features = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX;
-        if disk.is_read_only {
-            features |= 1 << VIRTIO_BLK_F_RO;
-        }
-        if drive.cache_type == CacheType::Writeback {
-            features |= 1 << VIRTIO_BLK_F_FLUSH;
-        }
         Ok(Self {
-            features,
-            capacity: capacity(disk),
+            features: offered(drive, &file),
+            serial: drive.serial.as_ref().map(|serial| padded(serial.as_str())),
+            config: ConfigSpace::of(&file),
             file: Arc::new(file),
             limits: LimitsAtHome::new(drive.rate_limiter),
             metrics: Arc::default(),
@@ -97,7 +98,7 @@ impl Block {
         let Some(file) = change.file else {
             return Changed::Inside(None);
         };
-        self.capacity = capacity(file.disk());
+        self.config.set_capacity(&file);
         Changed::Configuration(Some(std::mem::replace(&mut self.file, Arc::new(file))))
     }
 
@@ -110,11 +111,20 @@ impl Block {
     fn start(&self, with: Activation) -> Result<BlockWorker, ActivateError> {
         let refuse = |what| move |source| ActivateError { what, source };
         let queue = with.queues.into_iter().next();
-        let queue = queue.ok_or_else(|| refuse("a queue")(std::io::ErrorKind::NotFound.into()))?;
+        let queue = queue.ok_or_else(|| refuse("a queue")(ErrorKind::NotFound.into()))?;
+        let has = |bit: u32| with.features & (1 << bit) != 0;
+        let disk = Disk {
+            takes_discard: has(VIRTIO_BLK_F_DISCARD),
+            takes_write_zeroes: has(VIRTIO_BLK_F_WRITE_ZEROES),
+            ..self.file.disk()
+        };
         let limiter = Limiter::new(&self.limits).map_err(refuse("a timer for its rate limits"))?;
         Ok(BlockWorker {
             chain: queue.new_chain(),
+            ranges: Vec::with_capacity(MAX_DISCARD_RANGES as usize),
             queue,
+            disk,
+            serial: self.serial.unwrap_or(*self.file.serial()),
             limiter,
             file: Arc::clone(&self.file),
             metrics: Arc::clone(&self.metrics),
@@ -148,9 +158,25 @@ impl BlockChange {
     }
 }
 
-/// The capacity as the configuration space has it (virtio 1.2 §5.2.4).
-fn capacity(disk: Disk) -> [u8; 8] {
-    (disk.len / SECTOR).to_le_bytes()
+/// Features of a drive on `file` (virtio 1.2 §5.2.3).
+fn offered(drive: &Drive, file: &DiskFile) -> u64 {
+    let always = [
+        VIRTIO_F_VERSION_1,
+        VIRTIO_RING_F_EVENT_IDX,
+        VIRTIO_RING_F_INDIRECT_DESC,
+        VIRTIO_BLK_F_SEG_MAX,
+        VIRTIO_BLK_F_BLK_SIZE,
+        VIRTIO_BLK_F_TOPOLOGY,
+    ];
+    let optional = [
+        (file.disk().is_read_only, VIRTIO_BLK_F_RO),
+        (drive.cache_type == CacheType::Writeback, VIRTIO_BLK_F_FLUSH),
+        (file.can_punch(), VIRTIO_BLK_F_DISCARD),
+        (file.can_punch(), VIRTIO_BLK_F_WRITE_ZEROES),
+    ];
+    let optional = optional.into_iter().filter(|(is_offered, _)| *is_offered);
+    let bits = always.into_iter().chain(optional.map(|(_, bit)| bit));
+    bits.fold(0, |features, bit| features | 1 << bit)
 }
 
 impl VirtioDevice for Block {
@@ -162,9 +188,8 @@ impl VirtioDevice for Block {
         }
     }
 
-    /// The capacity in sectors (virtio 1.2 §5.2.4).
     fn config_space(&self) -> &[u8] {
-        &self.capacity
+        self.config.as_bytes()
     }
 
     fn activate(&mut self, with: Activation) -> Result<Box<dyn Worker>, ActivateError> {
@@ -183,6 +208,10 @@ struct BlockWorker {
     queue: Queue,
     /// Reused by every request.
     chain: Chain,
+    /// Reused by every request that names ranges.
+    ranges: Vec<Range>,
+    disk: Disk,
+    serial: [u8; SERIAL_LEN],
     limiter: Limiter,
     file: Arc<DiskFile>,
     metrics: Arc<BlockMetrics>,
@@ -275,19 +304,24 @@ impl BlockWorker {
     /// Does the request in `chain` and gives its head back, if its rate limit lets it pass.
     fn serve(&mut self, done: Completion) -> Result<Served, QueueError> {
         let mut cost = self.chain.readable.len() + self.chain.writable.len();
-        let len = match parse(&mut self.chain, self.file.disk()) {
+        let len = match parse(&mut self.chain, self.disk, &mut self.ranges) {
             Ok(request) => {
                 let bytes = match request.op {
                     Op::Read { .. } => self.chain.writable.len() as u64,
                     Op::Write { .. } => self.chain.readable.len() as u64,
-                    Op::Flush | Op::GetId | Op::Unsupported(_) => 0,
+                    Op::WriteZeroes { may_unmap: false } => self.ranges.iter().map(|r| r.len).sum(),
+                    Op::WriteZeroes { .. }
+                    | Op::Discard
+                    | Op::Flush
+                    | Op::GetId
+                    | Op::Unsupported => 0,
                 };
                 if !self.limiter.admits(bytes) {
                     self.queue.put_back(done);
                     return Ok(Served::Waits);
                 }
                 self.limiter.spend(bytes);
-                if request.op == Op::Flush {
+                if !matches!(request.op, Op::Read { .. } | Op::Write { .. }) {
                     cost = TURN_BYTES;
                 }
                 self.execute(request)
@@ -326,12 +360,20 @@ impl BlockWorker {
                 metrics.flush_count.increment();
                 self.file.flush()
             }
+            Op::Discard => each_range(&self.ranges, |range| self.file.punch(range)),
+            Op::WriteZeroes { may_unmap } => each_range(&self.ranges, |range| {
+                if may_unmap && self.file.can_punch() {
+                    self.file.punch(range)
+                } else {
+                    self.file.zero(range)
+                }
+            }),
             Op::GetId => {
-                let written = writable.copy_from(0, self.file.serial());
+                let written = writable.copy_from(0, &self.serial);
                 writable.advance(written);
                 Ok(())
             }
-            Op::Unsupported(_) => {
+            Op::Unsupported => {
                 metrics.invalid_reqs_count.increment();
                 return self.answer(request.status, VIRTIO_BLK_S_UNSUPP, 0);
             }
@@ -339,6 +381,8 @@ impl BlockWorker {
         let moved = room - self.chain.writable.len();
         let status = match result {
             Ok(()) => VIRTIO_BLK_S_OK,
+            // The file was changed for one without holes.
+            Err(error) if error.kind() == ErrorKind::Unsupported => VIRTIO_BLK_S_UNSUPP,
             Err(_) => {
                 self.metrics.execute_fails.increment();
                 VIRTIO_BLK_S_IOERR
@@ -357,6 +401,11 @@ impl BlockWorker {
         let len = moved.saturating_add(usize::from(is_all_written));
         u32::try_from(len).unwrap_or(u32::MAX)
     }
+}
+
+/// Does `work` on one range after the other.
+fn each_range(ranges: &[Range], work: impl FnMut(Range) -> io::Result<()>) -> io::Result<()> {
+    ranges.iter().copied().try_for_each(work)
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ fn drive(image: &NamedTempFile) -> Drive {
         rate_limiter: None,
         io_engine: None,
         socket: None,
+        serial: None,
     }
 }
 
@@ -205,12 +206,182 @@ fn read_only_disk_says_so_and_refuses_writes() {
 fn features_follow_the_drive() {
     let image = image();
     let mut drive = drive(&image);
-    let common = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX;
-    assert_eq!(Block::open(&drive).unwrap().features, common);
+    // V1, EVENT_IDX, INDIRECT_DESC; SEG_MAX, BLK_SIZE, TOPOLOGY.
+    let common = 1 << 32 | 1 << 29 | 1 << 28 | 1 << 2 | 1 << 6 | 1 << 10;
+    let holes = 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
+    let features = |drive: &Drive| Block::open(drive).unwrap().features;
+    assert_eq!(features(&drive) & !holes, common);
     drive.cache_type = CacheType::Writeback;
-    let writeback = Block::open(&drive).unwrap();
-    assert_eq!(writeback.features, common | 1 << VIRTIO_BLK_F_FLUSH);
-    assert_eq!(writeback.config_space(), SECTORS.to_le_bytes());
+    assert_eq!(features(&drive) & !holes, common | 1 << VIRTIO_BLK_F_FLUSH);
+    drive.is_read_only = Some(true);
+    assert_eq!(
+        features(&drive),
+        common | 1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_RO
+    );
+}
+
+#[test]
+fn configuration_space_has_limits_for_what_is_offered() {
+    let image = image();
+    let block = Block::open(&drive(&image)).unwrap();
+    let space = block.config_space();
+    let field = |at: usize| u32::from_le_bytes(space[at..at + 4].try_into().unwrap());
+    assert_eq!(space.len(), 60);
+    assert_eq!(space[..8], SECTORS.to_le_bytes());
+    assert_eq!((field(12), field(20)), (254, 512));
+    let block_sectors = 1_u32 << space[24];
+    assert_eq!(block_sectors * 512, block.file.block_len());
+    if block.file.can_punch() {
+        assert_eq!(
+            (field(36), field(40), field(44)),
+            (1 << 21, 64, block_sectors)
+        );
+        assert_eq!((field(48), field(52), space[56]), (1 << 15, 1, 1));
+    }
+    let mut read_only = drive(&image);
+    read_only.is_read_only = Some(true);
+    let block = Block::open(&read_only).unwrap();
+    assert_eq!(block.config_space()[36..], [0; 24]);
+}
+
+/// A running guest whose driver accepted DISCARD and WRITE_ZEROES, on a file with holes.
+fn trimming(image: &NamedTempFile) -> Option<(FakeGuest, Arc<BlockMetrics>)> {
+    let block = Block::open(&drive(image)).unwrap();
+    if !block.file.can_punch() {
+        eprintln!("skipped, runs where temporary files have holes");
+        return None;
+    }
+    let metrics = block.metrics();
+    let features = 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
+    Some((FakeGuest::running(Box::new(block), features), metrics))
+}
+
+const DISCARD: u32 = 11;
+const WRITE_ZEROES: u32 = 13;
+
+/// Sector, sectors, flags.
+type RangeOf = (u64, u32, u32);
+
+/// Sends a request with `ranges`; gives its status.
+fn trim(guest: &mut FakeGuest, kind: u32, ranges: &[RangeOf]) -> u8 {
+    let mut data = Vec::new();
+    for (sector, sectors, flags) in ranges {
+        data.extend_from_slice(&sector.to_le_bytes());
+        data.extend_from_slice(&sectors.to_le_bytes());
+        data.extend_from_slice(&flags.to_le_bytes());
+    }
+    guest.poke(DATA, &data);
+    let len = u32::try_from(data.len()).unwrap();
+    let data = [Buffer::Readable(DATA, len)];
+    let data = if len == 0 { &[][..] } else { &data };
+    request(guest, kind, 0, data).0
+}
+
+fn zero_sectors(image: &NamedTempFile) -> Vec<usize> {
+    let bytes = std::fs::read(image.path()).unwrap();
+    assert_eq!(bytes.len() as u64, SECTORS * 512);
+    let is_zero = |sector: &[u8]| sector.iter().all(|byte| *byte == 0);
+    let all = bytes.chunks(512).enumerate();
+    all.filter(|(_, sector)| is_zero(sector))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+#[test]
+fn discarded_and_zeroed_ranges_read_as_zero() {
+    let image = image();
+    let Some((mut guest, _)) = trimming(&image) else {
+        return;
+    };
+    assert_eq!(trim(&mut guest, DISCARD, &[(8, 8, 0), (32, 8, 0)]), 0);
+    assert_eq!(trim(&mut guest, WRITE_ZEROES, &[(3, 1, 0)]), 0);
+    assert_eq!(trim(&mut guest, WRITE_ZEROES, &[(60, 4, 1)]), 0);
+    let mut expected = vec![0, 3];
+    expected.extend((8..16).chain(32..40).chain(60..64));
+    assert_eq!(zero_sectors(&image), expected);
+}
+
+#[test]
+fn hostile_ranges_are_refused_and_change_nothing() {
+    let image = image();
+    let Some((mut guest, metrics)) = trimming(&image) else {
+        return;
+    };
+    let (error, unsupported) = (1, 2);
+    let many = vec![(0, 1, 0); 65];
+    let cases: &[(u32, &[RangeOf], u8)] = &[
+        (DISCARD, &[], error),
+        (DISCARD, &[(SECTORS, 1, 0)], error),
+        (DISCARD, &[(1, 1, 0), (SECTORS - 1, 2, 0)], error),
+        (DISCARD, &[(u64::MAX, u32::MAX, 0)], error),
+        (DISCARD, &[(u64::MAX / 512, 1, 0)], error),
+        (DISCARD, &[(0, (1 << 21) + 1, 0)], error),
+        (DISCARD, &many, error),
+        (DISCARD, &[(1, 1, 1)], unsupported),
+        (WRITE_ZEROES, &[(1, 1, 2)], unsupported),
+        (WRITE_ZEROES, &[(1, 1, 0), (2, 1, 0)], error),
+        (WRITE_ZEROES, &[(0, u32::MAX, 0)], error),
+    ];
+    for (kind, ranges, status) in cases {
+        let counted = metrics.invalid_reqs_count.get();
+        assert_eq!(trim(&mut guest, *kind, ranges), *status, "{ranges:?}");
+        assert_eq!(metrics.invalid_reqs_count.get(), counted + 1);
+    }
+    // Not whole ranges.
+    let data = [Buffer::Readable(DATA, 17)];
+    assert_eq!(request(&mut guest, DISCARD, 0, &data).0, error);
+    assert_eq!(zero_sectors(&image), [0]);
+}
+
+#[test]
+fn driver_that_did_not_ask_for_discard_has_none() {
+    let image = image();
+    let mut guest = guest(&drive(&image));
+    for kind in [DISCARD, WRITE_ZEROES] {
+        assert_eq!(trim(&mut guest, kind, &[(8, 8, 0)]), 2);
+    }
+    assert_eq!(zero_sectors(&image), [0]);
+}
+
+#[test]
+fn serial_of_the_users_choice_is_answered() {
+    let image = image();
+    let mut drive = drive(&image);
+    drive.serial = Some("my disk".to_owned().try_into().unwrap());
+    let mut guest = guest(&drive);
+    let id = [Buffer::Writable(DATA, 20)];
+    assert_eq!(request(&mut guest, 8, 0, &id), (0, 21));
+    assert_eq!(guest.peek(DATA, 20), *b"my disk\0\0\0\0\0\0\0\0\0\0\0\0\0");
+}
+
+#[test]
+fn indirect_table_carries_a_request() {
+    const TABLE: u64 = 0x5000;
+    const NEXT_WRITE: u16 = 3;
+    let image = image();
+    let block = Block::open(&drive(&image)).unwrap();
+    let mut guest = FakeGuest::running(Box::new(block), 1 << VIRTIO_RING_F_INDIRECT_DESC);
+    let mut header = [0; 16];
+    header[8] = 9;
+    guest.poke(HEADER, &header);
+    let mut table = Vec::new();
+    for (next, (at, len, flags)) in (1_u16..).zip([
+        (HEADER, 16_u32, 1_u16),
+        (DATA, 256, NEXT_WRITE),
+        (DATA + 0x1000, 256, NEXT_WRITE),
+        (STATUS, 1, 2),
+    ]) {
+        table.extend_from_slice(&at.to_le_bytes());
+        table.extend_from_slice(&len.to_le_bytes());
+        table.extend_from_slice(&flags.to_le_bytes());
+        table.extend_from_slice(&next.to_le_bytes());
+    }
+    guest.poke(TABLE, &table);
+    guest.queues[0].describe(0, TABLE, 64, 4, 0);
+    guest.queues[0].publish(0);
+    guest.kick().unwrap();
+    assert_eq!(guest.queues[0].take_used(), [(0, 513)]);
+    assert_eq!(guest.peek(DATA + 0x1000, 256), [9; 256]);
 }
 
 #[test]
@@ -294,7 +465,8 @@ fn requests_do_not_allocate() {
     let image = image();
     // A limit that is there and never reached costs no allocation either.
     let drive = limited(&image, u64::MAX, u64::MAX, 1);
-    let mut bench = Bench::new(&mut Block::open(&drive).unwrap(), 0);
+    let features = 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
+    let mut bench = Bench::new(&mut Block::open(&drive).unwrap(), features);
     let mut once = |kind: u8, data: &[Buffer]| {
         bench
             .memory
@@ -310,6 +482,7 @@ fn requests_do_not_allocate() {
     };
     let read = [Buffer::Writable(DATA, 512); 8];
     let write = [Buffer::Readable(DATA, 512); 8];
+    let ranges = [Buffer::Readable(DATA, 16)];
     once(0, &read);
     once(1, &write);
     for _ in 0..100 {
@@ -317,6 +490,8 @@ fn requests_do_not_allocate() {
         assert_eq!(once(1, &write), 0);
         assert_eq!(once(4, &[]), 0);
         assert_eq!(once(99, &[]), 0);
+        assert_eq!(once(11, &ranges), 0);
+        assert_eq!(once(13, &ranges), 0);
         assert_eq!(once(0, &[Buffer::Writable(DATA, 7)]), 0);
     }
 }

@@ -8,7 +8,7 @@ use rt::checksum::Fnv1a64;
 use rt::virtio::block::{self, Disk, VIRTIO_BLK_T_IN};
 use rt::{clock, println};
 
-/// Bit of the interrupt status: the configuration space changed (virtio 1.2 §4.2.2).
+/// Bit of the interrupt status: the configuration space changed (virtio 1.2 §4.1.4.5, §4.2.2).
 const CONFIGURATION: u32 = 2;
 
 rt::kernel!(main);

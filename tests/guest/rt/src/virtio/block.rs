@@ -7,10 +7,21 @@ use crate::device_memory::DeviceMemory;
 /// Device ID (virtio 1.2 §5).
 pub const DEVICE_ID: u32 = 2;
 
+/// The configuration says how many segments a request may have.
+pub const VIRTIO_BLK_F_SEG_MAX: u64 = 1 << 2;
 /// The device refuses writes.
 pub const VIRTIO_BLK_F_RO: u64 = 1 << 5;
 /// The device knows flush requests.
 pub const VIRTIO_BLK_F_FLUSH: u64 = 1 << 9;
+
+/// The configuration says what blocks the disk has.
+pub const VIRTIO_BLK_F_BLK_SIZE: u64 = 1 << 6;
+/// See [`VIRTIO_BLK_F_BLK_SIZE`].
+pub const VIRTIO_BLK_F_TOPOLOGY: u64 = 1 << 10;
+/// The device forgets ranges.
+pub const VIRTIO_BLK_F_DISCARD: u64 = 1 << 13;
+/// The device zeroes ranges.
+pub const VIRTIO_BLK_F_WRITE_ZEROES: u64 = 1 << 14;
 
 /// Request types (virtio 1.2 §5.2.6).
 pub const VIRTIO_BLK_T_IN: u32 = 0;
@@ -20,6 +31,10 @@ pub const VIRTIO_BLK_T_OUT: u32 = 1;
 pub const VIRTIO_BLK_T_FLUSH: u32 = 4;
 /// See [`VIRTIO_BLK_T_IN`].
 pub const VIRTIO_BLK_T_GET_ID: u32 = 8;
+/// See [`VIRTIO_BLK_T_IN`].
+pub const VIRTIO_BLK_T_DISCARD: u32 = 11;
+/// See [`VIRTIO_BLK_T_IN`].
+pub const VIRTIO_BLK_T_WRITE_ZEROES: u32 = 13;
 
 /// Request states (virtio 1.2 §5.2.6).
 pub const VIRTIO_BLK_S_OK: u8 = 0;
@@ -102,6 +117,13 @@ impl Disk {
             0
         };
         Self::start(device, event_index)
+    }
+
+    /// The same with `wanted` features too, as far as they are offered.
+    pub fn open_with(boot: &BootInfo, wanted: u64) -> Self {
+        let disk = Self::open(boot);
+        let event_index = disk.features & VIRTIO_F_EVENT_IDX;
+        Self::start(disk.device, event_index | wanted)
     }
 
     /// Resets the device and starts it again.

@@ -110,8 +110,12 @@ impl Device {
 
     /// Reads a 64-bit field of the configuration space, as two halves (§4.1.3.1, §4.2.2.2).
     pub fn config_u64(self, offset: u64) -> u64 {
-        let half = |at: u64| physical::read::<u32>(self.config() + at);
-        u64::from(half(offset + 4)) << 32 | u64::from(half(offset))
+        u64::from(self.config_u32(offset + 4)) << 32 | u64::from(self.config_u32(offset))
+    }
+
+    /// Reads a 32-bit field of the configuration space.
+    pub fn config_u32(self, offset: u64) -> u32 {
+        physical::read(self.config() + offset)
     }
 
     /// Resets the device and waits until it has (§2.4.2).
