@@ -64,6 +64,8 @@ pub struct BlockMetrics {
     pub write_count: Counter,
     /// Times requests had to wait for a rate limit.
     pub rate_limiter_throttled_events: Counter,
+    /// Times requests had to wait for room in the ring of the engine `Async`.
+    pub io_engine_throttled_events: Counter,
     /// Times requests were left for the next turn.
     pub remaining_reqs_count: Counter,
 }

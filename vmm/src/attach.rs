@@ -94,7 +94,7 @@ pub(crate) fn attach_devices(
         push_root(cmdline, &root.config);
     }
     for drive in &mut config.drives {
-        let block = drive.take(Block::open)?;
+        let block = drive.take(|stated| Block::open(stated, &config.ring))?;
         let id = drive.config.drive_id.clone();
         attached.attach_virtio(id, Box::new(block), vm, sender, placement.next()?)?;
     }

@@ -1,6 +1,6 @@
 //! What was configured so far, and what was opened for it.
 
-use devices::virtio::block::Block;
+use devices::virtio::block::{Block, SharedRing};
 use devices::virtio::net::Net;
 use vm_config::{BootSource, DeviceTransport, Drive, Machine, NetworkInterface};
 
@@ -14,6 +14,8 @@ pub(crate) struct Configuration {
     pub(crate) transport: DeviceTransport,
     pub(crate) machine: Machine,
     pub(crate) boot_source: Option<BootSource>,
+    /// Shared by the drives of the engine `Async`.
+    pub(crate) ring: SharedRing,
     /// Root first.
     pub(crate) drives: Vec<Attachment<Drive, Block>>,
     pub(crate) network_interfaces: Vec<Attachment<NetworkInterface, Net>>,

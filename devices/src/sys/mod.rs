@@ -2,7 +2,8 @@
 //!
 //! * [`poll`]: whether a file descriptor would block;
 //! * [`segments`]: guest memory as the kernel's vectored calls take it;
-//! * [`tap`]: tap devices.
+//! * [`tap`]: tap devices;
+//! * [`uring`]: the io_uring that drives share.
 
 // UNSAFETY: vectored system calls take raw addresses, and guest memory cannot be a Rust slice because the
 // guest writes it at any moment.
@@ -13,6 +14,7 @@ pub mod alloc;
 pub mod poll;
 pub mod segments;
 pub mod tap;
+pub mod uring;
 
 use std::io;
 

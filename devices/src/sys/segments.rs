@@ -277,7 +277,7 @@ impl Segments {
     }
 
     /// The ranges that are not used up.
-    fn entries(&self) -> &[iovec] {
+    pub(super) fn entries(&self) -> &[iovec] {
         self.iov.get(self.first..).unwrap_or_default()
     }
 

@@ -306,3 +306,61 @@ fn the_id_is_the_one_that_was_asked_for(vm: &mut TestVm) {
     vm.expect_pass();
     assert_eq!(vm.value("id"), "rack 7, disk 12");
 }
+
+#[vm_test(kernel = "blk_write")]
+fn the_asynchronous_engine_writes_and_reads_back(vm: &mut TestVm) {
+    let options = json!({ "cache_type": "Writeback", "io_engine": "Async" });
+    let path = vm.drive("disk", &vec![0xee; 8201 * SECTOR], &options);
+    vm.boot("boot_args", "seed=5");
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(vm.value("flushed"), "yes");
+    let written = fs::read(path).unwrap();
+    assert!(written == pattern(5, 8201), "the file differs");
+    assert_eq!(vm.value("disk_fnv1a64"), fnv1a64(&written));
+}
+
+#[vm_test(kernel = "blk_hostile")]
+fn the_asynchronous_engine_answers_chains_that_break_the_rules(vm: &mut TestVm) {
+    let bytes = content(64);
+    let path = vm.drive("disk", &bytes, &json!({ "io_engine": "Async" }));
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(fs::metadata(&path).unwrap().len(), bytes.len() as u64);
+}
+
+/// How many io_urings the monitor has.
+fn rings(vm: &TestVm) -> usize {
+    let files = fs::read_dir(format!("/proc/{}/fd", vm.pid())).unwrap();
+    let targets = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    targets
+        .filter(|target| target.as_os_str() == "anon_inode:[io_uring]")
+        .count()
+}
+
+#[vm_test(kernel = "hello")]
+fn drives_share_one_ring_that_is_made_when_it_is_needed(vm: &mut TestVm) {
+    vm.drive("one", &content(1), &json!({}));
+    assert_eq!(rings(vm), 0);
+    for id in ["two", "three"] {
+        vm.drive(id, &content(1), &json!({ "io_engine": "Async" }));
+        assert_eq!(rings(vm), 1);
+    }
+}
+
+#[vm_test(kernel = "blk_pace")]
+fn an_asynchronous_drive_is_paused_and_patched_under_load(vm: &mut TestVm) {
+    let path = vm.drive("disk", &content(4), &json!({ "io_engine": "Async" }));
+    start_pace(vm, 20000);
+    assert_eq!(rings(vm), 1);
+    for _ in 0..20 {
+        for state in ["Paused", "Resumed"] {
+            let body = json!({ "state": state });
+            let answer = vm.request("PATCH", "/vm", Some(&body));
+            assert_eq!(answer.status, 204, "{:?}", answer.body);
+        }
+        patch_drive(vm, &json!({ "drive_id": "disk", "path_on_host": path }));
+    }
+    vm.expect_pass();
+    assert_eq!(vm.value("reads"), "20000");
+}

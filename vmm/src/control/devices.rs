@@ -43,7 +43,7 @@ impl Command for PutDrive {
         if place.is_none() && drives.len() >= MAX_DESCRIBED {
             return Err(DriveError::TooMany.into());
         }
-        let device = Block::open(&drive).map_err(DriveError::Create)?;
+        let device = Block::open(&drive, &vm.config.ring).map_err(DriveError::Create)?;
         let is_root = drive.is_root_device;
         let attachment = Attachment::new(drive, device);
         match place {

@@ -4,6 +4,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
 use vmm_sys_util::fallocate::{FallocateMode, fallocate};
@@ -24,6 +25,11 @@ pub enum DiskError {
     /// A part of the interface that this build does not have.
     #[error("{0} is not supported by this build; remove it from the request")]
     NotSupported(&'static str),
+    /// The host's kernel has no io_uring, or not for this process.
+    #[error(
+        "Virtio backend error: Error initializing the io_engine: io_uring is not available ({0}); use Linux 5.10.51 or later, check /proc/sys/kernel/io_uring_disabled and the process's seccomp filter, or set `io_engine` to `Sync`"
+    )]
+    NoUring(io::Error),
     /// The host refused the file.
     #[error(
         "Virtio backend error: Error manipulating the backing file: {error} {}; {}",
@@ -60,7 +66,7 @@ pub enum DiskError {
 /// An open disk.
 #[derive(Debug)]
 pub struct DiskFile {
-    file: File,
+    file: Arc<File>,
     len: u64,
     is_read_only: bool,
     block_len: u32,
@@ -109,8 +115,13 @@ impl DiskFile {
             is_read_only,
             block_len: block_len(&metadata),
             serial: serial(&metadata),
-            file,
+            file: Arc::new(file),
         })
+    }
+
+    /// The file itself, for who moves data without this type.
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
     /// Length and access.
@@ -180,7 +191,7 @@ impl DiskFile {
         if len == 0 {
             return Ok(());
         }
-        fallocate(&self.file, mode, true, at, len)
+        fallocate(&*self.file, mode, true, at, len)
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))
     }
 

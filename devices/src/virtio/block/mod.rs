@@ -1,8 +1,9 @@
 //! The block device (virtio 1.2 §5.2): joins requests to a disk.
 //!
 //! Requests are done one after the other on the event loop, each in one system call between guest memory and
-//! the file.
+//! the file; or, with the engine `Async`, side by side by the kernel (`asynchronous.rs`).
 
+mod asynchronous;
 mod config;
 pub mod file;
 pub mod request;
@@ -23,6 +24,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 use zerocopy::IntoBytes;
 
+use asynchronous::AsyncWorker;
 use config::ConfigSpace;
 pub use file::DiskError;
 use file::{DiskFile, SERIAL_LEN, padded};
@@ -37,6 +39,8 @@ use super::{
 use crate::GuestMemory;
 use crate::limiter::{Limiter, LimitsAtHome};
 use crate::metrics::BlockMetrics;
+use crate::sys::uring::Ring;
+pub use crate::sys::uring::SharedRing;
 
 /// Entries of the one queue.
 const QUEUE_SIZE: u16 = 256;
@@ -59,30 +63,34 @@ pub struct Block {
     config: ConfigSpace,
     // Runtime glue.
     file: Arc<DiskFile>,
+    /// For the engine `Async`.
+    ring: Option<Arc<Ring>>,
     limits: LimitsAtHome,
     metrics: Arc<BlockMetrics>,
 }
 
 impl Block {
-    /// Opens the drive's file.
+    /// Opens the drive's file. `ring` is the microVM's, made when the first drive asks for the engine `Async`.
     ///
     /// # Errors
     /// [`DiskError`] says what is wrong with the drive and what to do.
-    pub fn open(drive: &Drive) -> Result<Self, DiskError> {
+    pub fn open(drive: &Drive, ring: &SharedRing) -> Result<Self, DiskError> {
         let path = match (&drive.path_on_host, &drive.socket) {
             (Some(path), None) => path,
             (None, Some(_)) => return Err(DiskError::NotSupported("`socket`")),
             _ => return Err(DiskError::NoBackend),
         };
-        if drive.io_engine == Some(BlockEngine::Async) {
-            return Err(DiskError::NotSupported("`io_engine` `Async`"));
-        }
+        let ring = match drive.io_engine.unwrap_or_default() {
+            BlockEngine::Sync => None,
+            BlockEngine::Async => Some(ring.get().map_err(DiskError::NoUring)?),
+        };
         let file = DiskFile::open(path, drive.is_read_only.unwrap_or(false))?;
         Ok(Self {
             features: offered(drive, &file),
             serial: drive.serial.as_ref().map(|serial| padded(serial.as_str())),
             config: ConfigSpace::of(&file),
             file: Arc::new(file),
+            ring,
             limits: LimitsAtHome::new(drive.rate_limiter),
             metrics: Arc::default(),
         })
@@ -108,7 +116,19 @@ impl Block {
         Arc::clone(&self.metrics)
     }
 
-    fn start(&self, with: Activation) -> Result<BlockWorker, ActivateError> {
+    fn start(&self, with: Activation) -> Result<Box<dyn Worker>, ActivateError> {
+        let base = self.base(with)?;
+        let Some(ring) = &self.ring else {
+            return Ok(Box::new(base));
+        };
+        let port = ring.port().map_err(|source| ActivateError {
+            what: "a copy of the ring's event",
+            source,
+        })?;
+        Ok(Box::new(AsyncWorker::new(base, port)))
+    }
+
+    fn base(&self, with: Activation) -> Result<BlockWorker, ActivateError> {
         let refuse = |what| move |source| ActivateError { what, source };
         let queue = with.queues.into_iter().next();
         let queue = queue.ok_or_else(|| refuse("a queue")(ErrorKind::NotFound.into()))?;
@@ -193,13 +213,8 @@ impl VirtioDevice for Block {
     }
 
     fn activate(&mut self, with: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        match self.start(with) {
-            Ok(worker) => Ok(Box::new(worker)),
-            Err(error) => {
-                self.metrics.activate_fails.increment();
-                Err(error)
-            }
-        }
+        self.start(with)
+            .inspect_err(|_| self.metrics.activate_fails.increment())
     }
 }
 
@@ -228,12 +243,7 @@ impl Worker for BlockWorker {
     }
 
     fn on_event(&mut self, token: Token) -> Result<(), QueueError> {
-        if token == LIMIT {
-            let is_news = self.limiter.is_shut();
-            self.metrics.rate_limiter_event_count.add(is_news.into());
-        } else {
-            self.metrics.queue_event_count.increment();
-        }
+        self.note(token);
         let worked = self.turn();
         if worked.is_err() {
             self.metrics.event_fails.increment();
@@ -243,8 +253,7 @@ impl Worker for BlockWorker {
 
     /// Nothing is in flight between two events.
     fn stop(self: Box<Self>) -> Vec<Queue> {
-        self.limiter.stop();
-        vec![self.queue]
+        self.give_up()
     }
 }
 
@@ -304,18 +313,9 @@ impl BlockWorker {
     /// Does the request in `chain` and gives its head back, if its rate limit lets it pass.
     fn serve(&mut self, done: Completion) -> Result<Served, QueueError> {
         let mut cost = self.chain.readable.len() + self.chain.writable.len();
-        let len = match parse(&mut self.chain, self.disk, &mut self.ranges) {
+        let len = match self.parse() {
             Ok(request) => {
-                let bytes = match request.op {
-                    Op::Read { .. } => self.chain.writable.len() as u64,
-                    Op::Write { .. } => self.chain.readable.len() as u64,
-                    Op::WriteZeroes { may_unmap: false } => self.ranges.iter().map(|r| r.len).sum(),
-                    Op::WriteZeroes { .. }
-                    | Op::Discard
-                    | Op::Flush
-                    | Op::GetId
-                    | Op::Unsupported => 0,
-                };
+                let bytes = self.cost(request.op);
                 if !self.limiter.admits(bytes) {
                     self.queue.put_back(done);
                     return Ok(Served::Waits);
@@ -326,40 +326,77 @@ impl BlockWorker {
                 }
                 self.execute(request)
             }
-            Err(Malformed { status, .. }) => {
-                self.metrics.invalid_reqs_count.increment();
-                match status {
-                    Some(status) => self.answer(status, VIRTIO_BLK_S_IOERR, 0),
-                    None => 0,
-                }
-            }
+            Err(malformed) => self.refuse(malformed),
         };
         self.queue.give_back(done, len)?;
         Ok(Served::Done { cost })
     }
 
+    /// Counts an event.
+    fn note(&self, token: Token) {
+        if token == LIMIT {
+            let is_news = self.limiter.is_shut();
+            self.metrics.rate_limiter_event_count.add(is_news.into());
+        } else {
+            self.metrics.queue_event_count.increment();
+        }
+    }
+
+    fn give_up(self) -> Vec<Queue> {
+        self.limiter.stop();
+        vec![self.queue]
+    }
+
+    fn parse(&mut self) -> Result<Request, Malformed> {
+        parse(&mut self.chain, self.disk, &mut self.ranges)
+    }
+
+    /// Counts and answers a request that broke a rule.
+    fn refuse(&self, malformed: Malformed) -> u32 {
+        self.metrics.invalid_reqs_count.increment();
+        let status = malformed.status;
+        status.map_or(0, |status| self.answer(status, VIRTIO_BLK_S_IOERR, 0))
+    }
+
+    /// What the request in `chain` costs of a bandwidth, bytes.
+    fn cost(&self, op: Op) -> u64 {
+        match op {
+            Op::Read { .. } => self.chain.writable.len() as u64,
+            Op::Write { .. } => self.chain.readable.len() as u64,
+            Op::WriteZeroes { may_unmap: false } => self.ranges.iter().map(|r| r.len).sum(),
+            Op::WriteZeroes { .. } | Op::Discard | Op::Flush | Op::GetId | Op::Unsupported => 0,
+        }
+    }
+
+    /// Counts the request in `chain`.
+    fn count(&self, op: Op) {
+        let metrics = &self.metrics;
+        match op {
+            Op::Read { .. } => {
+                metrics.read_count.increment();
+                metrics.read_bytes.add(self.chain.writable.len() as u64);
+            }
+            Op::Write { .. } => {
+                metrics.write_count.increment();
+                metrics.write_bytes.add(self.chain.readable.len() as u64);
+            }
+            Op::Flush => metrics.flush_count.increment(),
+            Op::Unsupported => metrics.invalid_reqs_count.increment(),
+            Op::Discard | Op::WriteZeroes { .. } | Op::GetId => {}
+        }
+    }
+
     /// Does a request and answers it. Returns the bytes written from the start of its writable buffers.
     fn execute(&mut self, request: Request) -> u32 {
+        self.count(request.op);
         let Chain {
             readable, writable, ..
         } = &mut self.chain;
         let room = writable.len();
-        let metrics = &self.metrics;
         let result = match request.op {
-            Op::Read { at } => {
-                metrics.read_count.increment();
-                metrics.read_bytes.add(room as u64);
-                self.file.read(at, writable)
-            }
-            Op::Write { at } => {
-                metrics.write_count.increment();
-                metrics.write_bytes.add(readable.len() as u64);
-                self.file.write(at, readable)
-            }
-            Op::Flush => {
-                metrics.flush_count.increment();
-                self.file.flush()
-            }
+            Op::Read { at } => self.file.read(at, writable),
+            Op::Write { at } => self.file.write(at, readable),
+            Op::Flush => self.file.flush(),
             Op::Discard => each_range(&self.ranges, |range| self.file.punch(range)),
             Op::WriteZeroes { may_unmap } => each_range(&self.ranges, |range| {
                 if may_unmap && self.file.can_punch() {
@@ -374,7 +411,6 @@ impl BlockWorker {
                 Ok(())
             }
             Op::Unsupported => {
-                metrics.invalid_reqs_count.increment();
                 return self.answer(request.status, VIRTIO_BLK_S_UNSUPP, 0);
             }
         };

@@ -44,8 +44,12 @@ fn drive(image: &NamedTempFile) -> Drive {
     }
 }
 
+fn open(drive: &Drive) -> Result<Block, DiskError> {
+    Block::open(drive, &SharedRing::default())
+}
+
 fn guest(drive: &Drive) -> FakeGuest {
-    FakeGuest::running(Box::new(Block::open(drive).unwrap()), 0)
+    FakeGuest::running(Box::new(open(drive).unwrap()), 0)
 }
 
 /// Sends a request and returns its status byte and used length.
@@ -125,7 +129,7 @@ fn flush_get_id_and_the_unknown_are_answered() {
     assert_eq!(request(&mut guest, 4, 0, &[]), (0, 1));
     let id = [Buffer::Writable(DATA, 20)];
     assert_eq!(request(&mut guest, 8, 0, &id), (0, 21));
-    let block = Block::open(&drive(&image)).unwrap();
+    let block = open(&drive(&image)).unwrap();
     assert_eq!(guest.peek(DATA, 20), block.file.serial());
     assert_eq!(request(&mut guest, 11, 0, &id), (2, 0));
     assert_eq!(request(&mut guest, u32::MAX, 0, &[]), (2, 1));
@@ -161,7 +165,7 @@ fn data_outside_the_disk_or_ragged_is_an_error_and_touches_nothing() {
 #[test]
 fn chain_without_status_byte_comes_back_empty() {
     let image = image();
-    let block = Block::open(&drive(&image)).unwrap();
+    let block = open(&drive(&image)).unwrap();
     let metrics = block.metrics();
     let mut guest = FakeGuest::running(Box::new(block), 0);
     let head = guest.queues[0].add(&[Buffer::Readable(HEADER, 16)]);
@@ -185,10 +189,7 @@ fn read_only_disk_says_so_and_refuses_writes() {
     let image = image();
     let mut drive = drive(&image);
     drive.is_read_only = Some(true);
-    assert_ne!(
-        Block::open(&drive).unwrap().features & 1 << VIRTIO_BLK_F_RO,
-        0
-    );
+    assert_ne!(open(&drive).unwrap().features & 1 << VIRTIO_BLK_F_RO, 0);
     let mut guest = guest(&drive);
     guest.poke(DATA, &[0xaa; 512]);
     assert_eq!(
@@ -209,7 +210,7 @@ fn features_follow_the_drive() {
     // V1, EVENT_IDX, INDIRECT_DESC; SEG_MAX, BLK_SIZE, TOPOLOGY.
     let common = 1 << 32 | 1 << 29 | 1 << 28 | 1 << 2 | 1 << 6 | 1 << 10;
     let holes = 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
-    let features = |drive: &Drive| Block::open(drive).unwrap().features;
+    let features = |drive: &Drive| open(drive).unwrap().features;
     assert_eq!(features(&drive) & !holes, common);
     drive.cache_type = CacheType::Writeback;
     assert_eq!(features(&drive) & !holes, common | 1 << VIRTIO_BLK_F_FLUSH);
@@ -223,7 +224,7 @@ fn features_follow_the_drive() {
 #[test]
 fn configuration_space_has_limits_for_what_is_offered() {
     let image = image();
-    let block = Block::open(&drive(&image)).unwrap();
+    let block = open(&drive(&image)).unwrap();
     let space = block.config_space();
     let field = |at: usize| u32::from_le_bytes(space[at..at + 4].try_into().unwrap());
     assert_eq!(space.len(), 60);
@@ -240,13 +241,13 @@ fn configuration_space_has_limits_for_what_is_offered() {
     }
     let mut read_only = drive(&image);
     read_only.is_read_only = Some(true);
-    let block = Block::open(&read_only).unwrap();
+    let block = open(&read_only).unwrap();
     assert_eq!(block.config_space()[36..], [0; 24]);
 }
 
 /// A running guest whose driver accepted DISCARD and WRITE_ZEROES, on a file with holes.
 fn trimming(image: &NamedTempFile) -> Option<(FakeGuest, Arc<BlockMetrics>)> {
-    let block = Block::open(&drive(image)).unwrap();
+    let block = open(&drive(image)).unwrap();
     if !block.file.can_punch() {
         eprintln!("skipped, runs where temporary files have holes");
         return None;
@@ -359,7 +360,7 @@ fn indirect_table_carries_a_request() {
     const TABLE: u64 = 0x5000;
     const NEXT_WRITE: u16 = 3;
     let image = image();
-    let block = Block::open(&drive(&image)).unwrap();
+    let block = open(&drive(&image)).unwrap();
     let mut guest = FakeGuest::running(Box::new(block), 1 << VIRTIO_RING_F_INDIRECT_DESC);
     let mut header = [0; 16];
     header[8] = 9;
@@ -400,13 +401,6 @@ fn what_this_build_lacks_is_named() {
     let unsupported = [
         (
             Drive {
-                io_engine: Some(BlockEngine::Async),
-                ..plain.clone()
-            },
-            "`io_engine` `Async`",
-        ),
-        (
-            Drive {
                 path_on_host: None,
                 socket: Some("/s".into()),
                 ..plain.clone()
@@ -422,7 +416,7 @@ fn what_this_build_lacks_is_named() {
         ),
     ];
     for (drive, word) in unsupported {
-        let text = Block::open(&drive).err().unwrap().to_string();
+        let text = open(&drive).err().unwrap().to_string();
         assert!(text.contains(word), "{text}");
     }
 }
@@ -466,7 +460,7 @@ fn requests_do_not_allocate() {
     // A limit that is there and never reached costs no allocation either.
     let drive = limited(&image, u64::MAX, u64::MAX, 1);
     let features = 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
-    let mut bench = Bench::new(&mut Block::open(&drive).unwrap(), features);
+    let mut bench = Bench::new(&mut open(&drive).unwrap(), features);
     let mut once = |kind: u8, data: &[Buffer]| {
         bench
             .memory
@@ -553,7 +547,7 @@ fn another_file_is_used_from_the_patch_on() {
 fn driver_that_has_not_started_gets_no_interrupt_of_a_new_capacity() {
     let image = image();
     let drive = drive(&image);
-    let guest = FakeGuest::new(Box::new(Block::open(&drive).unwrap()));
+    let guest = FakeGuest::new(Box::new(open(&drive).unwrap()));
     let generation = guest.read(0xfc);
     patch(&guest, &drive, &new_path(image.path()));
     assert_eq!((guest.read(0x60), guest.irq.take()), (0, 0));
@@ -595,7 +589,7 @@ fn requests_beyond_a_limit_wait_in_the_ring_until_it_is_lifted() {
         limited(&image, 5 * 512, 0, HOUR),
         limited(&image, 0, 5, HOUR),
     ] {
-        let block = Block::open(&drive).unwrap();
+        let block = open(&drive).unwrap();
         let metrics = block.metrics();
         let mut guest = FakeGuest::running(Box::new(block), 0);
         read_sectors(&mut guest, 8);
@@ -630,7 +624,7 @@ fn requests_beyond_a_limit_wait_in_the_ring_until_it_is_lifted() {
 #[test]
 fn requests_go_on_when_their_time_comes() {
     let image = image();
-    let block = Block::open(&limited(&image, 0, 4, 200)).unwrap();
+    let block = open(&limited(&image, 0, 4, 200)).unwrap();
     let metrics = block.metrics();
     let mut guest = FakeGuest::running(Box::new(block), 0);
     read_sectors(&mut guest, 12);
@@ -650,5 +644,5 @@ fn requests_go_on_when_their_time_comes() {
 
 device_suite!({
     let image = image();
-    Box::new(Block::open(&drive(&image)).unwrap())
+    Box::new(open(&drive(&image)).unwrap())
 });

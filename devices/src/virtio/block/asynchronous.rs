@@ -1,0 +1,399 @@
+//! A running disk whose requests are done by the kernel side by side, through the microVM's io_uring.
+//!
+//! A request in flight has a slot, which owns its chain; slots are kept and reused. What needs no waiting for the
+//! disk (GET_ID, a request that is refused) is done at once, as by the other worker.
+//!
+//! A flush is started when all writes that the driver made available before it are done; writes after it do not
+//! wait for it.
+
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::sync::Arc;
+
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
+use vm_memory::GuestAddress;
+use vmm_sys_util::epoll::EventSet;
+
+use super::request::{Op, Request};
+use super::{BlockWorker, Served, TURN, TURN_BYTES};
+use crate::sys::segments::Segments;
+use crate::sys::uring::{Landed, Operation, Port};
+use crate::virtio::chain::Chain;
+use crate::virtio::queue::{Completion, Queue};
+use crate::virtio::{QueueError, Source, Token, Worker};
+
+const RING: Token = Token(2);
+
+/// A disk that a driver runs.
+pub(super) struct AsyncWorker {
+    base: BlockWorker,
+    port: Port,
+    /// As many as the queue had heads in flight at once.
+    slots: Vec<Slot>,
+    /// Slots with no request.
+    free: Vec<usize>,
+    /// Slots whose next operation found no room in the ring.
+    stalled: Vec<usize>,
+    /// Reused by every event.
+    landed: Vec<Landed>,
+    /// Counts writes and flushes in the driver's order.
+    sequence: u64,
+}
+
+struct Slot {
+    chain: Chain,
+    pending: Option<Pending>,
+}
+
+/// A request in flight.
+struct Pending {
+    done: Completion,
+    status: GuestAddress,
+    /// Bytes of the chain's `writable` when it began.
+    room: usize,
+    work: Work,
+}
+
+#[derive(Clone, Copy)]
+enum Work {
+    Read {
+        /// Where it goes on.
+        at: u64,
+    },
+    Write {
+        /// Where it goes on.
+        at: u64,
+        sequence: u64,
+    },
+    Flush {
+        sequence: u64,
+        /// Writes before it that are not done.
+        waits_for: usize,
+    },
+}
+
+impl AsyncWorker {
+    pub(super) fn new(base: BlockWorker, port: Port) -> Self {
+        Self {
+            base,
+            port,
+            slots: Vec::new(),
+            free: Vec::new(),
+            stalled: Vec::new(),
+            landed: Vec::new(),
+            sequence: 0,
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), QueueError> {
+        self.land_all()?;
+        self.go_on();
+        if self.base.limiter.opens() {
+            self.take_up()?;
+        }
+        if self.port.submit().is_err() {
+            // The kernel is short of memory; what is queued stays so.
+            crate::virtio::kick_again(&self.base.kick);
+        }
+        self.interrupt()
+    }
+
+    fn interrupt(&mut self) -> Result<(), QueueError> {
+        if self.base.queue.needs_interrupt()? {
+            self.base.interrupt.queue(0);
+        }
+        Ok(())
+    }
+
+    /// Starts what is queued and may pass, up to [`TURN`] and [`TURN_BYTES`].
+    fn take_up(&mut self) -> Result<(), QueueError> {
+        self.base.queue.disable_kicks()?;
+        let (mut taken, mut bytes) = (0, 0);
+        loop {
+            while let Some(done) = self.base.queue.pop(&mut self.base.chain)? {
+                bytes += self.base.chain.readable.len() + self.base.chain.writable.len();
+                if self.begin(done)? == Served::Waits {
+                    return Ok(());
+                }
+                taken += 1;
+                if taken >= TURN || bytes >= TURN_BYTES {
+                    self.base.metrics.remaining_reqs_count.increment();
+                    crate::virtio::kick_again(&self.base.kick);
+                    return Ok(());
+                }
+            }
+            if !self.base.queue.enable_kicks()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Starts the request in the base's chain, or does it at once.
+    fn begin(&mut self, done: Completion) -> Result<Served, QueueError> {
+        let request = match self.base.parse() {
+            Ok(request) => request,
+            Err(malformed) => {
+                let len = self.base.refuse(malformed);
+                self.base.queue.give_back(done, len)?;
+                return Ok(Served::Done);
+            }
+        };
+        let bytes = self.base.cost(request.op);
+        if !self.base.limiter.admits(bytes) {
+            self.base.metrics.rate_limiter_throttled_events.increment();
+            self.base.queue.put_back(done);
+            return Ok(Served::Waits);
+        }
+        let Some(work) = self.work(request) else {
+            self.base.limiter.spend(bytes);
+            let len = self.base.execute(request);
+            self.base.queue.give_back(done, len)?;
+            return Ok(Served::Done);
+        };
+        // Behind what found no room there is none either.
+        if !self.stalled.is_empty() {
+            self.base.metrics.io_engine_throttled_events.increment();
+            self.base.queue.put_back(done);
+            return Ok(Served::Waits);
+        }
+        self.base.limiter.spend(bytes);
+        self.base.count(request.op);
+        let index = self.free_slot();
+        let slot = &mut self.slots[index];
+        mem::swap(&mut self.base.chain, &mut slot.chain);
+        slot.pending = Some(Pending {
+            done,
+            status: request.status,
+            room: slot.chain.writable.len(),
+            work,
+        });
+        self.start(index);
+        Ok(Served::Done)
+    }
+
+    /// What the kernel is to do for a request; `None` for one that is done at once.
+    fn work(&mut self, request: Request) -> Option<Work> {
+        let chain = &self.base.chain;
+        match request.op {
+            Op::Read { at } if !chain.writable.is_empty() => Some(Work::Read { at }),
+            Op::Write { at } if !chain.readable.is_empty() => {
+                let sequence = self.next_sequence();
+                Some(Work::Write { at, sequence })
+            }
+            Op::Flush => {
+                let is_write = |slot: &&Slot| {
+                    let work = slot.pending.as_ref().map(|pending| pending.work);
+                    matches!(work, Some(Work::Write { .. }))
+                };
+                let waits_for = self.slots.iter().filter(is_write).count();
+                let sequence = self.next_sequence();
+                Some(Work::Flush {
+                    sequence,
+                    waits_for,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn next_sequence(&mut self) -> u64 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    fn free_slot(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                chain: self.base.queue.new_chain(),
+                pending: None,
+            });
+            self.slots.len() - 1
+        })
+    }
+
+    /// Queues the next operation of a slot, or notes that there was no room.
+    fn start(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let Some(pending) = &slot.pending else {
+            return;
+        };
+        let empty = Segments::new(Arc::clone(&self.base.memory));
+        let operation = match pending.work {
+            Work::Read { at } => Operation::Read(mem::replace(&mut slot.chain.writable, empty), at),
+            Work::Write { at, .. } => {
+                Operation::Write(mem::replace(&mut slot.chain.readable, empty), at)
+            }
+            Work::Flush { waits_for: 0, .. } => Operation::Sync,
+            Work::Flush { .. } => return,
+        };
+        match self.port.start(self.base.file.file(), operation, index) {
+            Ok(()) => return,
+            Err(Operation::Read(segments, _)) => slot.chain.writable = segments,
+            Err(Operation::Write(segments, _)) => slot.chain.readable = segments,
+            Err(Operation::Sync) => {}
+        }
+        self.base.metrics.io_engine_throttled_events.increment();
+        self.stalled.push(index);
+    }
+
+    /// Starts what found no room before.
+    fn go_on(&mut self) {
+        for _ in 0..self.stalled.len() {
+            if let Some(index) = self.stalled.pop() {
+                let before = self.stalled.len();
+                self.start(index);
+                if self.stalled.len() > before {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sees to all operations that are done; each of them, even when the driver broke the rings.
+    fn land_all(&mut self) -> Result<(), QueueError> {
+        let mut landed = mem::take(&mut self.landed);
+        self.port.take(&mut landed);
+        let mut outcome = Ok(());
+        for one in landed.drain(..) {
+            let result = self.land(one);
+            outcome = outcome.and(result);
+        }
+        self.landed = landed;
+        outcome
+    }
+
+    fn land(&mut self, landed: Landed) -> Result<(), QueueError> {
+        let index = landed.tag;
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Ok(());
+        };
+        let Some(mut pending) = slot.pending.take() else {
+            return Ok(());
+        };
+        let list = match pending.work {
+            Work::Read { .. } => &mut slot.chain.writable,
+            Work::Write { .. } | Work::Flush { .. } => &mut slot.chain.readable,
+        };
+        if let Some(segments) = landed.segments {
+            *list = segments;
+        }
+        let result = match (&mut pending.work, landed.result) {
+            (Work::Flush { .. }, result) => result.map(drop),
+            (_, Ok(0)) => Err(ErrorKind::UnexpectedEof.into()),
+            (Work::Read { at } | Work::Write { at, .. }, Ok(count)) => {
+                list.advance(count);
+                *at = at.saturating_add(count as u64);
+                if !list.is_empty() {
+                    slot.pending = Some(pending);
+                    self.start(index);
+                    return Ok(());
+                }
+                Ok(())
+            }
+            (_, Err(error)) if is_transient(&error) => {
+                slot.pending = Some(pending);
+                self.start(index);
+                return Ok(());
+            }
+            (_, Err(error)) => Err(error),
+        };
+        self.finish(index, pending, &result)
+    }
+
+    /// Answers a request and gives its head back.
+    fn finish(
+        &mut self,
+        index: usize,
+        pending: Pending,
+        result: &io::Result<()>,
+    ) -> Result<(), QueueError> {
+        let status = if result.is_ok() {
+            VIRTIO_BLK_S_OK
+        } else {
+            self.base.metrics.execute_fails.increment();
+            VIRTIO_BLK_S_IOERR
+        };
+        let chain = &mut self.slots[index].chain;
+        mem::swap(&mut self.base.chain, chain);
+        let moved = pending.room.saturating_sub(self.base.chain.writable.len());
+        let len = self.base.answer(pending.status, status, moved);
+        mem::swap(&mut self.base.chain, &mut self.slots[index].chain);
+        self.free.push(index);
+        if let Work::Write { sequence, .. } = pending.work {
+            self.write_is_done(sequence);
+        }
+        self.base.queue.give_back(pending.done, len)
+    }
+
+    /// Starts the flushes that waited for this write alone.
+    fn write_is_done(&mut self, write: u64) {
+        for index in 0..self.slots.len() {
+            if let Some(Pending {
+                work:
+                    Work::Flush {
+                        sequence,
+                        waits_for,
+                    },
+                ..
+            }) = &mut self.slots[index].pending
+                && *sequence > write
+                && *waits_for > 0
+            {
+                *waits_for -= 1;
+                if *waits_for == 0 {
+                    self.start(index);
+                }
+            }
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}
+
+impl Worker for AsyncWorker {
+    fn sources(&self) -> Vec<Source> {
+        let mut sources = self.base.sources();
+        sources.push(Source {
+            fd: self.port.event(),
+            token: RING,
+            events: EventSet::IN,
+        });
+        sources
+    }
+
+    fn on_event(&mut self, token: Token) -> Result<(), QueueError> {
+        if token != RING {
+            self.base.note(token);
+        }
+        let worked = self.turn();
+        if worked.is_err() {
+            self.base.metrics.event_fails.increment();
+        }
+        worked
+    }
+
+    /// Waits for what is in flight: its heads go back to the driver, each once.
+    fn stop(mut self: Box<Self>) -> Vec<Queue> {
+        while self.in_flight() > 0 {
+            self.go_on();
+            if let Err(error) = self.port.wait() {
+                tracing::error!("a disk's requests are lost: io_uring does not answer: {error}");
+                break;
+            }
+            // Rings that make no sense are the driver's loss, and were reported when they were found.
+            let _ = self.land_all();
+        }
+        let _ = self.interrupt();
+        self.base.give_up()
+    }
+}
+
+/// The kernel asks for another try.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests;
