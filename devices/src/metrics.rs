@@ -123,6 +123,21 @@ pub struct NetMetrics {
     pub tx_remaining_reqs_count: Counter,
 }
 
+/// The entropy device (`entropy`).
+#[derive(Debug, Default, Serialize)]
+pub struct EntropyMetrics {
+    /// The driver started it and it could not start.
+    pub activate_fails: Counter,
+    /// Requests that broke a rule, and events whose handling failed because the driver broke the rings.
+    pub entropy_event_fails: Counter,
+    /// Requests.
+    pub entropy_event_count: Counter,
+    /// Random bytes that the guest was given.
+    pub entropy_bytes: Counter,
+    /// Times the host gave no random bytes.
+    pub host_rng_fails: Counter,
+}
+
 /// The serial port (`uart`).
 #[derive(Debug, Default, Serialize)]
 pub struct SerialMetrics {

@@ -240,6 +240,30 @@ impl Segments {
         Ok(count)
     }
 
+    /// Fills the front with random bytes of the host, at most `max`, and takes them off the front.
+    ///
+    /// # Errors
+    /// The kernel's; an interrupted call is made again. What was filled before stays filled, and consumed.
+    pub(crate) fn fill_random(&mut self, max: usize) -> io::Result<usize> {
+        let before = self.len;
+        let end = self.len.saturating_sub(max);
+        while self.len > end {
+            let Some(entry) = self.iov.get(self.first) else {
+                break;
+            };
+            let len = entry.iov_len.min(self.len.saturating_sub(end));
+            let count = retry(|| {
+                // SAFETY: `getrandom` writes to the range it is given, and to nothing else.
+                // 1. The range is the front of an entry, which lies inside a mapping of `self.memory`, alive as
+                //    `self` is borrowed.
+                // 2. No Rust reference into guest memory exists, so writing it breaks none.
+                unsafe { libc::getrandom(entry.iov_base, len, 0) }
+            })?;
+            self.advance(count);
+        }
+        Ok(before.saturating_sub(self.len))
+    }
+
     /// Reads one datagram into the list and, if it does not fit, on into `spare`. Consumes nothing.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ pub mod chain;
 pub mod device;
 pub mod net;
 pub mod queue;
+pub mod rng;
 pub mod transport;
 
 use std::os::fd::AsRawFd;
@@ -18,6 +19,7 @@ pub use device::{
     Worker, WorkerId, WorkerLoop,
 };
 pub use net::Net;
+pub use rng::Rng;
 pub use transport::MmioTransport;
 
 /// The source that reports the driver's kicks. The counter is never read: the loop watches for edges, and

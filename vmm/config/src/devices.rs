@@ -174,6 +174,15 @@ impl NetworkInterface {
     }
 }
 
+/// `PUT /entropy`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Entropy {
+    /// Limits on what the guest draws.
+    pub rate_limiter: Option<RateLimiter>,
+}
+
 /// An Ethernet address, written as six two-digit hexadecimal groups joined by `:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

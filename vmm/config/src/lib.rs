@@ -13,7 +13,7 @@ mod machine;
 
 pub use boot::BootSource;
 pub use devices::{
-    BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, DriveSerial, MacAddress,
+    BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, DriveSerial, Entropy, MacAddress,
     NetworkInterface, NetworkInterfacePatch,
 };
 pub use error::{DriveSerialError, LogLevelError, MacAddressError, MachineError};
