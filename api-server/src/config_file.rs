@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tracing::{error, info};
-use vm_config::{BootSource, Drive, LoggerConfig, Machine, NetworkInterface};
+use vm_config::{BootSource, Drive, Entropy, LoggerConfig, Machine, NetworkInterface};
 use vmm::control::{
-    Command, CommandError, Control, InstanceStart, PutBootSource, PutDrive, PutMachine,
+    Command, CommandError, Control, InstanceStart, PutBootSource, PutDrive, PutEntropy, PutMachine,
     PutNetworkInterface,
 };
 
@@ -29,7 +29,7 @@ struct ConfigFile {
     pmem: Vec<IgnoredAny>,
     balloon: Option<IgnoredAny>,
     cpu_config: Option<IgnoredAny>,
-    entropy: Option<IgnoredAny>,
+    entropy: Option<Entropy>,
     memory_hotplug: Option<IgnoredAny>,
     metrics: Option<IgnoredAny>,
     mmds_config: Option<IgnoredAny>,
@@ -69,6 +69,9 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     for interface in file.network_interfaces {
         queue(control, PutNetworkInterface(interface));
     }
+    if let Some(entropy) = file.entropy {
+        queue(control, PutEntropy(entropy));
+    }
     control.submit(InstanceStart, |result| {
         check(result);
         info!("Successfully started microvm that was configured from one single json");
@@ -99,7 +102,6 @@ impl ConfigFile {
             ("\"vsock\"", self.vsock.is_some()),
             ("\"balloon\"", self.balloon.is_some()),
             ("\"mmds-config\"", self.mmds_config.is_some()),
-            ("\"entropy\"", self.entropy.is_some()),
             ("\"pmem\"", !self.pmem.is_empty()),
             ("\"memory-hotplug\"", self.memory_hotplug.is_some()),
         ]

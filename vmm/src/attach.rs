@@ -9,6 +9,7 @@ use devices::pci::bus::{BAR_LEN, CONFIG_PORTS_LEN, DEVICES, ECAM_LEN};
 use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, PciBus};
 use devices::virtio::block::{Block, DiskError};
 use devices::virtio::net::{Net, NetError};
+use devices::virtio::rng::{Rng, RngError};
 use devices::virtio::transport::Transport;
 use devices::virtio::transport::mmio::{self, MmioTransport};
 use devices::virtio::transport::pci::{self, PciPlacement, PciTransport};
@@ -48,6 +49,9 @@ pub enum AttachError {
     /// An interface that could be opened when it was named, and cannot now.
     #[error("Network config error")]
     Network(#[from] NetError),
+    /// The entropy device.
+    #[error("Entropy config error")]
+    Entropy(#[from] RngError),
     /// Standard output.
     #[error("cannot use standard output as the guest's console; open it, to /dev/null if need be")]
     Console(#[source] io::Error),
@@ -55,6 +59,9 @@ pub enum AttachError {
     #[error("cannot make an event for a device; raise the limit on open files (`ulimit -n`)")]
     Event(#[source] io::Error),
 }
+
+/// The name of a device that a machine has one of, and that the user does not name.
+const RNG: &str = "rng";
 
 /// A virtio device in its place.
 pub(crate) struct VirtioAttachment {
@@ -102,6 +109,11 @@ pub(crate) fn attach_devices(
         let net = interface.take(Net::open)?;
         let id = interface.config.iface_id.clone();
         attached.attach_virtio(id, Box::new(net), vm, sender, placement.next()?)?;
+    }
+    if let Some(entropy) = &mut config.entropy {
+        let rng = Box::new(entropy.take(Rng::open)?);
+        let id = DeviceId(RNG.to_owned());
+        attached.attach_virtio(id, rng, vm, sender, placement.next()?)?;
     }
     for place in attached.mmio_places() {
         cmdline.push_virtio_mmio(place.address, place.gsi);

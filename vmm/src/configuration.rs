@@ -2,7 +2,8 @@
 
 use devices::virtio::block::{Block, SharedRing};
 use devices::virtio::net::Net;
-use vm_config::{BootSource, DeviceTransport, Drive, Machine, NetworkInterface};
+use devices::virtio::rng::Rng;
+use vm_config::{BootSource, DeviceTransport, Drive, Entropy, Machine, NetworkInterface};
 
 use crate::control::VmConfig;
 
@@ -19,6 +20,7 @@ pub(crate) struct Configuration {
     /// Root first.
     pub(crate) drives: Vec<Attachment<Drive, Block>>,
     pub(crate) network_interfaces: Vec<Attachment<NetworkInterface, Net>>,
+    pub(crate) entropy: Option<Attachment<Entropy, Rng>>,
 }
 
 /// A device as the user stated it, and as it was opened.
@@ -62,6 +64,7 @@ impl Configuration {
                 .iter()
                 .map(|n| n.config.clone())
                 .collect(),
+            entropy: self.entropy.as_ref().map(|e| e.config.clone()),
         }
     }
 }

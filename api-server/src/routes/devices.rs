@@ -1,7 +1,7 @@
-//! `/drives/{id}` and `/network-interfaces/{id}`.
+//! `/drives/{id}`, `/network-interfaces/{id}` and `/entropy`.
 
-use vm_config::{Drive, DrivePatch, NetworkInterface, NetworkInterfacePatch};
-use vmm::control::{PatchDrive, PatchNetworkInterface, PutDrive, PutNetworkInterface};
+use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch};
+use vmm::control::{PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface};
 
 use crate::answer::Answer;
 use crate::error::ApiError;
@@ -78,4 +78,17 @@ pub(super) async fn patch_network_interface<V: Vmm>(
         });
     }
     Ok(api.ask(PatchNetworkInterface(patch)).await.into())
+}
+
+/// Gives the microVM an entropy device, or replaces the one it has.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    put, path = "/entropy", request_body = Entropy,
+    responses((status = 204, description = "Done"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn put_entropy<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+) -> Result<Answer, ApiError> {
+    let entropy: Entropy = request.json()?;
+    Ok(api.ask(PutEntropy(entropy)).await.into())
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tracing::info;
-use vm_config::{BlockEngine, BootSource, Drive, Machine, NetworkInterface, RateLimiter};
+use vm_config::{BlockEngine, BootSource, Drive, Entropy, Machine, NetworkInterface, RateLimiter};
 use vmm::control::{GetVmConfig, Pause, Resume, VmConfig};
 
 use super::machine;
@@ -61,8 +61,8 @@ pub(super) struct FullConfig {
     network_interfaces: Vec<NetworkInterface>,
     #[cfg_attr(feature = "openapi", schema(ignore))]
     vsock: Unset,
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    entropy: Unset,
+    /// The entropy device.
+    entropy: Option<Entropy>,
     #[cfg_attr(feature = "openapi", schema(ignore))]
     pmem: [(); 0],
     #[cfg_attr(feature = "openapi", schema(ignore))]
@@ -86,7 +86,7 @@ impl From<VmConfig> for FullConfig {
                 .map(reported_interface)
                 .collect(),
             vsock: None,
-            entropy: None,
+            entropy: config.entropy,
             pmem: [],
             memory_hotplug: None,
         }
@@ -153,12 +153,7 @@ mod tests {
 
     #[test]
     fn an_empty_configuration_has_every_key_in_the_promised_order() {
-        let config = FullConfig::from(VmConfig {
-            machine: Machine::default(),
-            boot_source: None,
-            drives: Vec::new(),
-            network_interfaces: Vec::new(),
-        });
+        let config = FullConfig::from(VmConfig::default());
         assert_eq!(
             serde_json::to_string(&config).unwrap(),
             concat!(

@@ -10,7 +10,6 @@ const UNSUPPORTED: &[(Verb, &str)] = &[
     (Verb::Patch, "/balloon"),
     (Verb::Put, "/cpu-config"),
     (Verb::Delete, "/drives/{id}"),
-    (Verb::Put, "/entropy"),
     (Verb::Get, "/hotplug/memory"),
     (Verb::Put, "/hotplug/memory"),
     (Verb::Patch, "/hotplug/memory"),

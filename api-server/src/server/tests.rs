@@ -45,12 +45,7 @@ impl FakeVmm {
         } else if command.is::<GetMachine>() {
             Box::new(Machine::default())
         } else if command.is::<GetVmConfig>() {
-            Box::new(VmConfig {
-                machine: Machine::default(),
-                boot_source: None,
-                drives: Vec::new(),
-                network_interfaces: Vec::new(),
-            })
+            Box::new(VmConfig::default())
         } else {
             Box::new(())
         }

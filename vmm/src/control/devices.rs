@@ -1,11 +1,12 @@
-//! `/drives` and `/network-interfaces`.
+//! `/drives`, `/network-interfaces` and `/entropy`.
 
 use devices::virtio::block::{Block, BlockChange};
 use devices::virtio::net::Net;
-use vm_config::{Drive, DrivePatch, NetworkInterface, NetworkInterfacePatch};
+use devices::virtio::rng::Rng;
+use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch};
 
 use super::{
-    AFTER_START, ANY_STATE, Command, CommandError, DriveError, DrivePatchError, NetworkError,
+    AFTER_START, ANY_STATE, BEFORE_START, Command, CommandError, DriveError, DrivePatchError, NetworkError,
 };
 use crate::configuration::Attachment;
 use crate::{Lifecycle, Vm};
@@ -22,6 +23,8 @@ pub struct PatchNetworkInterface(pub NetworkInterfacePatch);
 pub struct PatchDrive(pub DrivePatch);
 /// `PUT /network-interfaces/{id}`. After the start, as with a drive.
 pub struct PutNetworkInterface(pub NetworkInterface);
+/// `PUT /entropy`.
+pub struct PutEntropy(pub Entropy);
 
 impl Command for PutDrive {
     type Reply = ();
@@ -145,6 +148,17 @@ impl Command for PatchNetworkInterface {
         })?;
         let stated = &mut vm.config.network_interfaces[place].config;
         *stated = stated.patched(&patch);
+        Ok(())
+    }
+}
+
+impl Command for PutEntropy {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let device = Rng::open(&self.0)?;
+        vm.config.entropy = Some(Attachment::new(self.0, device));
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use devices::legacy::KeyboardFull;
 use devices::virtio::block::DiskError;
 use devices::virtio::net::NetError;
+use devices::virtio::rng::RngError;
 use vm_config::{MacAddress, MachineError};
 
 use super::devices::MAX_DESCRIBED;
@@ -37,6 +38,9 @@ pub enum CommandError {
     /// `PUT /network-interfaces`.
     #[error("Network config error")]
     Network(#[from] NetworkError),
+    /// `PUT /entropy`.
+    #[error("Entropy config error")]
+    Entropy(#[from] RngError),
     /// `PUT /actions` `InstanceStart`.
     #[error("Start microvm error")]
     Start(#[from] StartError),

@@ -1,6 +1,6 @@
 //! The life of the machine: what it is doing, pause, resume, Ctrl-Alt-Del.
 
-use vm_config::{BootSource, Drive, Machine, NetworkInterface};
+use vm_config::{BootSource, Drive, Entropy, Machine, NetworkInterface};
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
 use crate::{Lifecycle, Vm};
@@ -17,7 +17,7 @@ pub struct Resume;
 pub struct SendCtrlAltDel;
 
 /// All that was configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct VmConfig {
     /// The machine.
     pub machine: Machine,
@@ -27,6 +27,8 @@ pub struct VmConfig {
     pub drives: Vec<Drive>,
     /// Network interfaces.
     pub network_interfaces: Vec<NetworkInterface>,
+    /// The entropy device.
+    pub entropy: Option<Entropy>,
 }
 
 impl Command for GetLifecycle {

@@ -8,6 +8,7 @@ pub mod mmio;
 pub mod net;
 mod pci;
 mod queue;
+pub mod rng;
 
 pub use queue::{Part, Queue, Rings, Used, descriptor_flags};
 
