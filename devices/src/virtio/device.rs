@@ -66,6 +66,9 @@ pub trait VirtioDevice: Any + Send {
     /// # Errors
     /// When the host refuses what the device needs; the transport then sets DEVICE_NEEDS_RESET.
     fn activate(&mut self, with: Activation) -> Result<Box<dyn Worker>, ActivateError>;
+    /// The driver reset the device: what a worker left behind for the next one belongs to nobody now. Called with
+    /// no worker running; most leave nothing.
+    fn reset(&mut self) {}
     /// Most devices have no writable field.
     fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
 }

@@ -53,9 +53,9 @@ pub struct Slot {
 /// What the lock guards, for one access at a time.
 pub(super) struct Registers {
     phase: Phase,
-    /// Absent while it is being started.
+    /// Absent while it is being started or reset.
     device: Option<Box<dyn VirtioDevice>>,
-    /// The configuration space as it was when the device left to be started.
+    /// The configuration space as it was when the device left to be started or reset.
     config: Vec<u8>,
     // Guest-visible state.
     pub(super) negotiation: Negotiation,
@@ -329,12 +329,23 @@ impl Slot {
 
     /// Back to the state at power-on (virtio 1.2 §2.4).
     fn reset<'a>(&'a self, mut registers: MutexGuard<'a, Registers>) {
-        if registers.phase == Phase::Running {
-            registers.phase = Phase::Moving;
-            drop(registers);
+        let is_running = registers.phase == Phase::Running;
+        registers.phase = Phase::Moving;
+        let device = registers.device.take();
+        registers.config = match &device {
+            Some(device) => device.config_space().to_vec(),
+            None => Vec::new(),
+        };
+        drop(registers);
+        if is_running {
             drop(self.workers.stop(self.id));
-            registers = self.lock();
         }
+        let device = device.map(|mut device| {
+            device.reset();
+            device
+        });
+        registers = self.lock();
+        registers.device = device;
         registers.phase = Phase::Idle;
         registers.negotiation = Negotiation::default();
         registers.queues = fresh_queues(&self.traits);
