@@ -35,6 +35,8 @@ pub struct Segments {
     /// The last byte of the last range, unless it was split off.
     last_byte: Option<GuestAddress>,
     memory: Arc<GuestMemory>,
+    /// What one call takes of `iov`; rebuilt for each, kept for its storage.
+    window: Vec<iovec>,
 }
 
 // SAFETY: `iovec` is not `Send` only because it holds a raw address. These addresses lie in mappings that
@@ -68,6 +70,7 @@ impl Segments {
             len: 0,
             last_byte: None,
             memory,
+            window: Vec::new(),
         }
     }
 
@@ -177,6 +180,22 @@ impl Segments {
             }
             left = left.saturating_sub(entry.iov_len);
             self.first = self.first.saturating_add(1);
+        }
+    }
+
+    /// Takes bytes off the end until `len` are left, or fewer.
+    pub fn truncate(&mut self, len: usize) {
+        while self.len > len {
+            let Some(last) = self.iov.last_mut() else {
+                return;
+            };
+            let excess = (self.len.saturating_sub(len)).min(last.iov_len);
+            last.iov_len = last.iov_len.saturating_sub(excess);
+            self.len = self.len.saturating_sub(excess);
+            if last.iov_len == 0 {
+                self.iov.pop();
+            }
+            self.last_byte = None;
         }
     }
 
@@ -298,6 +317,71 @@ impl Segments {
             // 2. Each entry lies inside a mapping of `self.memory`, alive as `self` is borrowed.
             unsafe { libc::writev(to.as_raw_fd(), iov.as_ptr(), count_of(iov)) }
         })
+    }
+
+    /// Reads what a stream has into the bytes from `skip` on, at most `max`. Consumes nothing.
+    ///
+    /// # Errors
+    /// The kernel's; an interrupted call is made again.
+    pub(crate) fn read_stream(
+        &mut self,
+        from: BorrowedFd<'_>,
+        skip: usize,
+        max: usize,
+    ) -> io::Result<usize> {
+        self.cut(skip, max);
+        let iov = self.window.as_slice();
+        retry(|| {
+            // SAFETY: `readv` writes to the ranges it is given, and to nothing else.
+            // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
+            // 2. Each is part of an entry of `self.iov`, so it lies inside a mapping of `self.memory`, alive as
+            //    `self` is borrowed, to which no Rust reference exists.
+            unsafe { libc::readv(from.as_raw_fd(), iov.as_ptr(), count_of(iov)) }
+        })
+    }
+
+    /// Sends the front to a stream socket, at most `max` bytes of it and as many as it takes without waiting.
+    /// Consumes nothing. A receiver that is gone is an error and no signal.
+    ///
+    /// # Errors
+    /// The kernel's; an interrupted call is made again.
+    pub(crate) fn send_stream(&mut self, to: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
+        self.cut(0, max);
+        let message = libc::msghdr {
+            msg_name: std::ptr::null_mut(),
+            msg_namelen: 0,
+            msg_iov: self.window.as_mut_ptr(),
+            msg_iovlen: self.window.len(),
+            msg_control: std::ptr::null_mut(),
+            msg_controllen: 0,
+            msg_flags: 0,
+        };
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        retry(|| {
+            // SAFETY: `sendmsg` reads the message and the ranges it names, and nothing else.
+            // 1. `msg_iov` points to `msg_iovlen` entries of `self.window`, borrowed during the call.
+            // 2. Each is part of an entry of `self.iov`, so it lies inside a mapping of `self.memory`, alive as
+            //    `self` is borrowed.
+            // 3. It has no name and no control data.
+            unsafe { libc::sendmsg(to.as_raw_fd(), &raw const message, flags) }
+        })
+    }
+
+    /// Puts the `max` bytes from `skip` on, or as many as there are, into the window.
+    fn cut(&mut self, mut skip: usize, mut max: usize) {
+        self.window.clear();
+        for entry in self.iov.get(self.first..).unwrap_or_default() {
+            let from = skip.min(entry.iov_len);
+            skip = skip.saturating_sub(from);
+            let len = entry.iov_len.saturating_sub(from).min(max);
+            max = max.saturating_sub(len);
+            if len > 0 {
+                self.window.push(iovec {
+                    iov_base: entry.iov_base.wrapping_byte_add(from),
+                    iov_len: len,
+                });
+            }
+        }
     }
 
     /// The ranges that are not used up.

@@ -58,3 +58,41 @@ fn going_back_forgets_what_was_pushed_since() {
     assert_eq!(segments.len(), 2);
     assert_eq!(segments.split_last_byte(), Some(GuestAddress(0x203)));
 }
+
+#[test]
+fn a_truncated_list_keeps_its_front() {
+    let mut segments = list(&[(0x100, 4), (0x200, 4), (0x300, 4)]);
+    segments.advance(2);
+    segments.truncate(7);
+    segments.truncate(9);
+    assert_eq!(segments.len(), 7);
+    segments.copy_from(0, b"abcdefghij");
+    let mut bytes = [0; 10];
+    assert_eq!(segments.copy_to(0, &mut bytes), 7);
+    assert_eq!(&bytes, b"abcdefg\0\0\0");
+    segments.truncate(0);
+    assert!(segments.is_empty());
+}
+
+#[test]
+fn streams_carry_a_part_of_the_list() {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut source = list(&[(0x100, 3), (0x200, 3), (0x300, 3)]);
+    source.copy_from(0, b"abcdefghi");
+    source.advance(1);
+    assert_eq!(source.send_stream(theirs.as_fd(), 6).unwrap(), 6);
+    let mut target = list(&[(0x400, 4), (0x500, 4)]);
+    assert_eq!(target.read_stream(ours.as_fd(), 3, 2).unwrap(), 2);
+    assert_eq!(target.read_stream(ours.as_fd(), 5, 100).unwrap(), 3);
+    let mut bytes = [0; 8];
+    assert_eq!(target.copy_to(0, &mut bytes), 8);
+    assert_eq!(&bytes, b"\0\0\0bcdef");
+    // What was consumed of neither list is there still, and a receiver that is gone is an error.
+    assert_eq!((source.len(), target.len()), (8, 8));
+    drop(ours);
+    assert!(source.send_stream(theirs.as_fd(), 1).is_err());
+}
