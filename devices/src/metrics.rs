@@ -138,6 +138,51 @@ pub struct EntropyMetrics {
     pub host_rng_fails: Counter,
 }
 
+/// The vsock device (`vsock`). `rx` is towards the guest, `tx` from it.
+#[derive(Debug, Default, Serialize)]
+pub struct VsockMetrics {
+    /// The driver started it and it could not start.
+    pub activate_fails: Counter,
+    /// Reads or writes of the configuration space that failed: there are none.
+    pub cfg_fails: Counter,
+    /// Receive buffers that broke a rule, and events whose handling failed because the driver broke the ring.
+    pub rx_queue_event_fails: Counter,
+    /// Packets of the guest that broke a rule, and events whose handling failed because the driver broke the ring.
+    pub tx_queue_event_fails: Counter,
+    /// Events whose handling failed, because the driver broke the event ring.
+    pub ev_queue_event_fails: Counter,
+    /// Times the host refused to wait for sockets, or to accept one.
+    pub muxer_event_fails: Counter,
+    /// Host connections that ended before they said to which port.
+    pub conn_event_fails: Counter,
+    /// Kicks: all queues share one event.
+    pub rx_queue_event_count: Counter,
+    /// Kicks: all queues share one event.
+    pub tx_queue_event_count: Counter,
+    /// Bytes given to the guest, headers not included.
+    pub rx_bytes_count: Counter,
+    /// Bytes taken from the guest, headers not included.
+    pub tx_bytes_count: Counter,
+    /// Packets given to the guest.
+    pub rx_packets_count: Counter,
+    /// Packets taken from the guest.
+    pub tx_packets_count: Counter,
+    /// Connections made.
+    pub conns_added: Counter,
+    /// Connections ended because an answer took too long.
+    pub conns_killed: Counter,
+    /// Connections ended, for any reason.
+    pub conns_removed: Counter,
+    /// Times the list of timeouts was rid of entries that no longer matter.
+    pub killq_resync: Counter,
+    /// Sockets that refused what had waited for room.
+    pub tx_flush_fails: Counter,
+    /// Sockets that refused what came straight from the guest.
+    pub tx_write_fails: Counter,
+    /// Sockets that could not be read.
+    pub rx_read_fails: Counter,
+}
+
 /// The serial port (`uart`).
 #[derive(Debug, Default, Serialize)]
 pub struct SerialMetrics {

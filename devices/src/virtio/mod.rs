@@ -7,6 +7,7 @@ pub mod net;
 pub mod queue;
 pub mod rng;
 pub mod transport;
+pub mod vsock;
 
 use std::os::fd::AsRawFd;
 
@@ -21,6 +22,7 @@ pub use device::{
 pub use net::Net;
 pub use rng::Rng;
 pub use transport::MmioTransport;
+pub use vsock::Vsock;
 
 /// The source that reports the driver's kicks. The counter is never read: the loop watches for edges, and
 /// every write is one, so reading would only cost a system call per kick.

@@ -174,6 +174,22 @@ impl NetworkInterface {
     }
 }
 
+/// `PUT /vsock`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Vsock {
+    /// The guest's address.
+    pub guest_cid: u32,
+    /// Unix socket on which the host reaches the guest; it is made, and must not exist.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub uds_path: PathBuf,
+    /// Means nothing any more.
+    #[serde(default, skip_serializing)]
+    #[cfg_attr(feature = "openapi", schema(deprecated))]
+    pub vsock_id: Option<String>,
+}
+
 /// `PUT /entropy`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -14,7 +14,7 @@ mod machine;
 pub use boot::BootSource;
 pub use devices::{
     BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, DriveSerial, Entropy, MacAddress,
-    NetworkInterface, NetworkInterfacePatch,
+    NetworkInterface, NetworkInterfacePatch, Vsock,
 };
 pub use error::{DriveSerialError, LogLevelError, MacAddressError, MachineError};
 pub use ids::{DeviceId, InstanceId, InstanceIdError};
