@@ -187,8 +187,12 @@ impl Connection {
         self.is_readable |= events.intersects(EventSet::IN | end);
         self.is_ending |= events.intersects(end);
         if events.intersects(EventSet::HANG_UP) {
-            // Both directions of the socket are over; what it holds can still be read.
-            self.stop_receiving();
+            // Both directions of the socket are over; what it holds can still be read. If this side ended one of
+            // them, a host process that only ended the other did nothing more.
+            let has_shut = self.guest_shutdown & SEND != 0 && self.backlog.is_empty();
+            if !has_shut {
+                self.stop_receiving();
+            }
             if self.guest_shutdown & RECEIVE != 0 {
                 self.host_shutdown = BOTH;
             }
