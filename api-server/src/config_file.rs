@@ -5,10 +5,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tracing::{error, info};
-use vm_config::{BootSource, Drive, Entropy, LoggerConfig, Machine, NetworkInterface};
+use vm_config::{BootSource, Drive, Entropy, LoggerConfig, Machine, NetworkInterface, Vsock};
 use vmm::control::{
     Command, CommandError, Control, InstanceStart, PutBootSource, PutDrive, PutEntropy, PutMachine,
-    PutNetworkInterface,
+    PutNetworkInterface, PutVsock,
 };
 
 use crate::error::chain;
@@ -33,7 +33,7 @@ struct ConfigFile {
     memory_hotplug: Option<IgnoredAny>,
     metrics: Option<IgnoredAny>,
     mmds_config: Option<IgnoredAny>,
-    vsock: Option<IgnoredAny>,
+    vsock: Option<Vsock>,
 }
 
 /// Why the file cannot be used.
@@ -69,6 +69,9 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     for interface in file.network_interfaces {
         queue(control, PutNetworkInterface(interface));
     }
+    if let Some(vsock) = file.vsock {
+        queue(control, PutVsock(vsock));
+    }
     if let Some(entropy) = file.entropy {
         queue(control, PutEntropy(entropy));
     }
@@ -99,7 +102,6 @@ impl ConfigFile {
         [
             ("\"metrics\"", self.metrics.is_some()),
             ("\"cpu-config\"", self.cpu_config.is_some()),
-            ("\"vsock\"", self.vsock.is_some()),
             ("\"balloon\"", self.balloon.is_some()),
             ("\"mmds-config\"", self.mmds_config.is_some()),
             ("\"pmem\"", !self.pmem.is_empty()),
@@ -161,7 +163,7 @@ mod tests {
     #[test]
     fn parts_of_later_builds_are_named() {
         for (extra, key) in [
-            (r#", "vsock": {"guest_cid": 3}"#, Some("\"vsock\"")),
+            (r#", "balloon": {"amount_mib": 3}"#, Some("\"balloon\"")),
             (r#", "pmem": [{}]"#, Some("\"pmem\"")),
             (r#", "pmem": [], "balloon": null"#, None),
         ] {

@@ -13,6 +13,7 @@ use devices::virtio::rng::{Rng, RngError};
 use devices::virtio::transport::Transport;
 use devices::virtio::transport::mmio::{self, MmioTransport};
 use devices::virtio::transport::pci::{self, PciPlacement, PciTransport};
+use devices::virtio::vsock::{Vsock, VsockError};
 use devices::virtio::{VirtioDevice, Worker, WorkerId, WorkerLoop};
 use vm_config::{DeviceId, DeviceTransport, Drive};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -49,6 +50,9 @@ pub enum AttachError {
     /// An interface that could be opened when it was named, and cannot now.
     #[error("Network config error")]
     Network(#[from] NetError),
+    /// The vsock device.
+    #[error("Vsock config error")]
+    Vsock(#[from] VsockError),
     /// The entropy device.
     #[error("Entropy config error")]
     Entropy(#[from] RngError),
@@ -60,7 +64,8 @@ pub enum AttachError {
     Event(#[source] io::Error),
 }
 
-/// The name of a device that a machine has one of, and that the user does not name.
+// The names of devices that a machine has one of, and that the user does not name.
+const VSOCK: &str = "vsock";
 const RNG: &str = "rng";
 
 /// A virtio device in its place.
@@ -109,6 +114,11 @@ pub(crate) fn attach_devices(
         let net = interface.take(Net::open)?;
         let id = interface.config.iface_id.clone();
         attached.attach_virtio(id, Box::new(net), vm, sender, placement.next()?)?;
+    }
+    if let Some(vsock) = &mut config.vsock {
+        let device = Box::new(vsock.take(Vsock::open)?);
+        let id = DeviceId(VSOCK.to_owned());
+        attached.attach_virtio(id, device, vm, sender, placement.next()?)?;
     }
     if let Some(entropy) = &mut config.entropy {
         let rng = Box::new(entropy.take(Rng::open)?);

@@ -3,6 +3,7 @@
 use devices::virtio::block::{Block, SharedRing};
 use devices::virtio::net::Net;
 use devices::virtio::rng::Rng;
+use devices::virtio::vsock::Vsock;
 use vm_config::{BootSource, DeviceTransport, Drive, Entropy, Machine, NetworkInterface};
 
 use crate::control::VmConfig;
@@ -20,6 +21,7 @@ pub(crate) struct Configuration {
     /// Root first.
     pub(crate) drives: Vec<Attachment<Drive, Block>>,
     pub(crate) network_interfaces: Vec<Attachment<NetworkInterface, Net>>,
+    pub(crate) vsock: Option<Attachment<vm_config::Vsock, Vsock>>,
     pub(crate) entropy: Option<Attachment<Entropy, Rng>>,
 }
 
@@ -64,6 +66,7 @@ impl Configuration {
                 .iter()
                 .map(|n| n.config.clone())
                 .collect(),
+            vsock: self.vsock.as_ref().map(|v| v.config.clone()),
             entropy: self.entropy.as_ref().map(|e| e.config.clone()),
         }
     }

@@ -1,7 +1,9 @@
-//! `/drives/{id}`, `/network-interfaces/{id}` and `/entropy`.
+//! `/drives/{id}`, `/network-interfaces/{id}`, `/vsock` and `/entropy`.
 
-use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch};
-use vmm::control::{PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface};
+use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch, Vsock};
+use vmm::control::{
+    PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface, PutVsock,
+};
 
 use crate::answer::Answer;
 use crate::error::ApiError;
@@ -78,6 +80,18 @@ pub(super) async fn patch_network_interface<V: Vmm>(
         });
     }
     Ok(api.ask(PatchNetworkInterface(patch)).await.into())
+}
+
+/// Gives the microVM a vsock device, or replaces the one it has.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    put, path = "/vsock", request_body = Vsock,
+    responses((status = 204, description = "Done"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn put_vsock<V: Vmm>(request: &Request, api: &Api<V>) -> Result<Answer, ApiError> {
+    let vsock: Vsock = request.json()?;
+    let is_deprecated = vsock.vsock_id.is_some();
+    let result = api.ask(PutVsock(vsock)).await;
+    Ok(Answer::from(result).deprecated_if(is_deprecated))
 }
 
 /// Gives the microVM an entropy device, or replaces the one it has.

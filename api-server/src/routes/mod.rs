@@ -49,6 +49,7 @@ endpoints! {
     Patch "/drives/{id}" devices::patch_drive;
     Put "/network-interfaces/{id}" devices::put_network_interface;
     Patch "/network-interfaces/{id}" devices::patch_network_interface;
+    Put "/vsock" devices::put_vsock;
     Put "/entropy" devices::put_entropy;
     Put "/logger" logger::put_logger;
     Put "/actions" actions::put_action;

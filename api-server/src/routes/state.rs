@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tracing::info;
-use vm_config::{BlockEngine, BootSource, Drive, Entropy, Machine, NetworkInterface, RateLimiter};
+use vm_config::{
+    BlockEngine, BootSource, Drive, Entropy, Machine, NetworkInterface, RateLimiter, Vsock,
+};
 use vmm::control::{GetVmConfig, Pause, Resume, VmConfig};
 
 use super::machine;
@@ -59,8 +61,8 @@ pub(super) struct FullConfig {
     mmds_config: Unset,
     /// Network interfaces.
     network_interfaces: Vec<NetworkInterface>,
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    vsock: Unset,
+    /// The vsock device.
+    vsock: Option<Vsock>,
     /// The entropy device.
     entropy: Option<Entropy>,
     #[cfg_attr(feature = "openapi", schema(ignore))]
@@ -85,7 +87,7 @@ impl From<VmConfig> for FullConfig {
                 .into_iter()
                 .map(reported_interface)
                 .collect(),
-            vsock: None,
+            vsock: config.vsock,
             entropy: config.entropy,
             pmem: [],
             memory_hotplug: None,

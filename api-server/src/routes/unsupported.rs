@@ -23,7 +23,6 @@ const UNSUPPORTED: &[(Verb, &str)] = &[
     (Verb::Delete, "/pmem/{id}"),
     (Verb::Put, "/serial"),
     (Verb::Put, "/snapshot"),
-    (Verb::Put, "/vsock"),
 ];
 
 /// Why `request`, which no endpoint takes, is refused.

@@ -1,15 +1,16 @@
-//! `/drives`, `/network-interfaces` and `/entropy`.
+//! `/drives`, `/network-interfaces`, `/vsock` and `/entropy`.
 
 use devices::virtio::block::{Block, BlockChange};
 use devices::virtio::net::Net;
 use devices::virtio::rng::Rng;
+use devices::virtio::vsock::Vsock;
 use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch};
 
 use super::{
     AFTER_START, ANY_STATE, BEFORE_START, Command, CommandError, DriveError, DrivePatchError, NetworkError,
 };
 use crate::configuration::Attachment;
-use crate::{Lifecycle, Vm};
+use crate::{Lifecycle, Vm, process};
 
 /// The most drives, and the most interfaces, that can be described: more than a machine has room for, which
 /// `InstanceStart` tells, and few enough for the descriptors they hold until then.
@@ -23,6 +24,8 @@ pub struct PatchNetworkInterface(pub NetworkInterfacePatch);
 pub struct PatchDrive(pub DrivePatch);
 /// `PUT /network-interfaces/{id}`. After the start, as with a drive.
 pub struct PutNetworkInterface(pub NetworkInterface);
+/// `PUT /vsock`.
+pub struct PutVsock(pub vm_config::Vsock);
 /// `PUT /entropy`.
 pub struct PutEntropy(pub Entropy);
 
@@ -148,6 +151,21 @@ impl Command for PatchNetworkInterface {
         })?;
         let stated = &mut vm.config.network_interfaces[place].config;
         *stated = stated.patched(&patch);
+        Ok(())
+    }
+}
+
+impl Command for PutVsock {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        // The socket of the device it replaces goes first: it may be the same path.
+        vm.config.vsock = None;
+        process::remove_at_end(None);
+        let device = Vsock::open(&self.0)?;
+        process::remove_at_end(Some(self.0.uds_path.clone()));
+        vm.config.vsock = Some(Attachment::new(self.0, device));
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use devices::legacy::KeyboardFull;
 use devices::virtio::block::DiskError;
 use devices::virtio::net::NetError;
 use devices::virtio::rng::RngError;
+use devices::virtio::vsock::VsockError;
 use vm_config::{MacAddress, MachineError};
 
 use super::devices::MAX_DESCRIBED;
@@ -38,6 +39,9 @@ pub enum CommandError {
     /// `PUT /network-interfaces`.
     #[error("Network config error")]
     Network(#[from] NetworkError),
+    /// `PUT /vsock`.
+    #[error("Vsock config error")]
+    Vsock(#[from] VsockError),
     /// `PUT /entropy`.
     #[error("Entropy config error")]
     Entropy(#[from] RngError),

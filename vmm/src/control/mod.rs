@@ -13,7 +13,9 @@ mod state;
 use std::io;
 
 pub use boot::{InstanceStart, PutBootSource};
-pub use devices::{PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface};
+pub use devices::{
+    PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface, PutVsock,
+};
 pub use error::{BootSourceError, CommandError, DriveError, DrivePatchError, NetworkError};
 pub use machine::{GetMachine, PatchMachine, PutMachine};
 pub use state::{GetLifecycle, GetVmConfig, Pause, Resume, SendCtrlAltDel, VmConfig};

@@ -1,6 +1,6 @@
 //! The life of the machine: what it is doing, pause, resume, Ctrl-Alt-Del.
 
-use vm_config::{BootSource, Drive, Entropy, Machine, NetworkInterface};
+use vm_config::{BootSource, Drive, Entropy, Machine, NetworkInterface, Vsock};
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
 use crate::{Lifecycle, Vm};
@@ -27,6 +27,8 @@ pub struct VmConfig {
     pub drives: Vec<Drive>,
     /// Network interfaces.
     pub network_interfaces: Vec<NetworkInterface>,
+    /// The vsock device.
+    pub vsock: Option<Vsock>,
     /// The entropy device.
     pub entropy: Option<Entropy>,
 }

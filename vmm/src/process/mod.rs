@@ -1,13 +1,23 @@
-//! What concerns the process as a whole: its terminal and its end.
+//! What concerns the process as a whole: its terminal, its files and its end.
 
 // UNSAFETY: `_exit` has no safe wrapper.
 #![expect(unsafe_code, reason = "process-wide libc calls")]
 
+mod files;
 mod terminal;
 
-pub use terminal::{is_in_background, make_raw, restore};
+pub use files::remove_at_end;
+pub use terminal::{is_in_background, make_raw};
 
-/// Ends the process at once: the terminal is restored, nothing is unmapped or closed one by one.
+/// Puts the terminal back as it was, and removes the files that go with the process.
+///
+/// Safe in a signal handler: it waits for no lock and allocates nothing.
+pub fn restore() {
+    files::remove();
+    terminal::restore();
+}
+
+/// Ends the process at once: the terminal is restored, files that go with the process are removed, nothing is unmapped or closed one by one.
 ///
 /// Safe in a signal handler.
 pub fn exit(code: u8) -> ! {

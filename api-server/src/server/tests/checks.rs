@@ -328,9 +328,9 @@ fn endpoints_of_later_builds_are_refused_by_name() {
         &[
             (
                 "PUT",
-                "/vsock",
+                "/balloon",
                 "x",
-                "PUT /vsock is not supported by this build",
+                "PUT /balloon is not supported by this build",
             ),
             (
                 "PUT",

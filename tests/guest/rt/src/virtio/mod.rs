@@ -9,6 +9,7 @@ pub mod net;
 mod pci;
 mod queue;
 pub mod rng;
+pub mod vsock;
 
 pub use queue::{Part, Queue, Rings, Used, descriptor_flags};
 
