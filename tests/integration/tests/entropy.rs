@@ -5,7 +5,7 @@
 use integration::{TestVm, vm_test};
 use serde_json::json;
 
-#[vm_test(kernel = "rng")]
+#[vm_test(kernel = "rng", mmio, pci)]
 fn every_request_is_filled(vm: &mut TestVm) {
     vm.put("/entropy", &json!({}));
     vm.start();
@@ -16,7 +16,7 @@ fn every_request_is_filled(vm: &mut TestVm) {
     );
 }
 
-#[vm_test(kernel = "rng")]
+#[vm_test(kernel = "rng", mmio, pci)]
 fn two_guests_draw_different_bytes(vm: &mut TestVm) {
     let mut other = TestVm::new("other");
     other.boot(
@@ -31,7 +31,7 @@ fn two_guests_draw_different_bytes(vm: &mut TestVm) {
     assert_ne!(vm.value("random_fnv1a64"), other.value("random_fnv1a64"));
 }
 
-#[vm_test(kernel = "rng")]
+#[vm_test(kernel = "rng", mmio, pci)]
 fn the_device_is_told_and_can_be_put_again(vm: &mut TestVm) {
     let told = |vm: &mut TestVm| {
         let config = vm.request("GET", "/vm/config", None).body.unwrap();

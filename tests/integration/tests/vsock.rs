@@ -95,7 +95,7 @@ fn resident_kib(vm: &TestVm) -> u64 {
     number.unwrap().parse().unwrap()
 }
 
-#[vm_test(kernel = "vsock")]
+#[vm_test(kernel = "vsock", mmio, pci)]
 fn a_mebibyte_comes_back_as_it_went(vm: &mut TestVm) {
     serve(vm);
     let (stream, port) = connect(vm, 7);
@@ -106,7 +106,7 @@ fn a_mebibyte_comes_back_as_it_went(vm: &mut TestVm) {
     assert_eq!(vm.value("bytes"), (1 << 20).to_string());
 }
 
-#[vm_test(kernel = "vsock")]
+#[vm_test(kernel = "vsock", mmio, pci)]
 fn it_works_with_an_event_index_too(vm: &mut TestVm) {
     vm.boot("boot_args", "event_idx");
     serve(vm);
@@ -118,7 +118,7 @@ fn it_works_with_an_event_index_too(vm: &mut TestVm) {
     quit(vm);
 }
 
-#[vm_test(kernel = "vsock")]
+#[vm_test(kernel = "vsock", mmio, pci)]
 fn the_guest_connects_to_a_host_process(vm: &mut TestVm) {
     let service = UnixListener::bind(vm.path("v.sock_1234")).unwrap();
     vm.boot("boot_args", "connect=1234");
@@ -131,7 +131,7 @@ fn the_guest_connects_to_a_host_process(vm: &mut TestVm) {
     quit(vm);
 }
 
-#[vm_test(kernel = "vsock")]
+#[vm_test(kernel = "vsock", mmio, pci)]
 fn where_nobody_listens_both_sides_are_refused(vm: &mut TestVm) {
     vm.boot("boot_args", "connect=1234");
     serve(vm);
@@ -145,7 +145,7 @@ fn where_nobody_listens_both_sides_are_refused(vm: &mut TestVm) {
     quit(vm);
 }
 
-#[vm_test(kernel = "vsock")]
+#[vm_test(kernel = "vsock", mmio, pci)]
 fn the_host_ends_first_and_gets_its_answer(vm: &mut TestVm) {
     serve(vm);
     let (stream, _) = connect(vm, 9);
@@ -154,7 +154,7 @@ fn the_host_ends_first_and_gets_its_answer(vm: &mut TestVm) {
     quit(vm);
 }
 
-#[vm_test(kernel = "vsock")]
+#[vm_test(kernel = "vsock", mmio, pci)]
 fn the_guest_ends_first_and_still_receives(vm: &mut TestVm) {
     serve(vm);
     let (mut stream, _) = connect(vm, 8);
@@ -165,7 +165,7 @@ fn the_guest_ends_first_and_still_receives(vm: &mut TestVm) {
     quit(vm);
 }
 
-#[vm_test(kernel = "vsock")]
+#[vm_test(kernel = "vsock", mmio, pci)]
 fn connections_wait_for_the_driver_and_outlive_a_pause(vm: &mut TestVm) {
     device(vm);
     let mut early = dial(vm);
@@ -191,7 +191,7 @@ fn connections_wait_for_the_driver_and_outlive_a_pause(vm: &mut TestVm) {
     quit(vm);
 }
 
-#[vm_test(kernel = "vsock")]
+#[vm_test(kernel = "vsock", mmio, pci)]
 fn churn_leaves_nothing_behind(vm: &mut TestVm) {
     serve(vm);
     let round = |vm: &TestVm, round: usize| {
@@ -231,7 +231,7 @@ fn churn_leaves_nothing_behind(vm: &mut TestVm) {
     assert_eq!(vm.value("accepted"), (20 * 200).to_string());
 }
 
-#[vm_test(kernel = "vsock_hostile")]
+#[vm_test(kernel = "vsock_hostile", mmio, pci)]
 fn packets_that_break_the_rules_harm_nobody(vm: &mut TestVm) {
     let service = UnixListener::bind(vm.path("v.sock_1234")).unwrap();
     vm.boot("boot_args", "connect=1234");
@@ -245,7 +245,7 @@ fn packets_that_break_the_rules_harm_nobody(vm: &mut TestVm) {
     assert_eq!(vm.value("cases"), "24");
 }
 
-#[vm_test(kernel = "vsock")]
+#[vm_test(kernel = "vsock", mmio, pci)]
 fn the_device_is_told_and_replaced(vm: &mut TestVm) {
     let told = |vm: &mut TestVm| {
         let config = vm.request("GET", "/vm/config", None).body.unwrap();
