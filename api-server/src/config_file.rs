@@ -5,10 +5,12 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tracing::{error, info};
-use vm_config::{BootSource, Drive, Entropy, LoggerConfig, Machine, NetworkInterface, Vsock};
+use vm_config::{
+    BootSource, Drive, Entropy, LoggerConfig, Machine, NetworkInterface, SerialConfig, Vsock,
+};
 use vmm::control::{
     Command, CommandError, Control, InstanceStart, PutBootSource, PutDrive, PutEntropy, PutMachine,
-    PutNetworkInterface, PutVsock,
+    PutNetworkInterface, PutSerial, PutVsock,
 };
 
 use crate::error::chain;
@@ -25,6 +27,7 @@ struct ConfigFile {
     #[serde(default)]
     network_interfaces: Vec<NetworkInterface>,
     logger: Option<LoggerConfig>,
+    serial: Option<SerialConfig>,
     #[serde(default)]
     pmem: Vec<IgnoredAny>,
     balloon: Option<IgnoredAny>,
@@ -74,6 +77,9 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     }
     if let Some(entropy) = file.entropy {
         queue(control, PutEntropy(entropy));
+    }
+    if let Some(serial) = file.serial {
+        queue(control, PutSerial(serial));
     }
     control.submit(InstanceStart, |result| {
         check(result);

@@ -1,6 +1,7 @@
 //! Puts devices on the buses and wires their kicks and interrupts to KVM.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use devices::legacy::ioapic::{self, IoApic};
@@ -15,7 +16,7 @@ use devices::virtio::transport::mmio::{self, MmioTransport};
 use devices::virtio::transport::pci::{self, PciPlacement, PciTransport};
 use devices::virtio::vsock::{Vsock, VsockError};
 use devices::virtio::{VirtioDevice, Worker, WorkerId, WorkerLoop};
-use vm_config::{DeviceId, DeviceTransport, Drive};
+use vm_config::{DeviceId, DeviceTransport, Drive, SerialConfig};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
@@ -59,6 +60,16 @@ pub enum AttachError {
     /// Standard output.
     #[error("cannot use standard output as the guest's console; open it, to /dev/null if need be")]
     Console(#[source] io::Error),
+    /// The file for the guest's console.
+    #[error(
+        "cannot open {path:?} for the guest's serial output; check serial_out_path as this process sees it"
+    )]
+    SerialOutput {
+        /// Which file.
+        path: PathBuf,
+        /// The host's answer.
+        source: io::Error,
+    },
     /// The host gives no event.
     #[error("cannot make an event for a device; raise the limit on open files (`ulimit -n`)")]
     Event(#[source] io::Error),
@@ -86,6 +97,8 @@ pub(crate) struct Attached {
     pub(crate) virtio: Vec<VirtioAttachment>,
     pub(crate) keyboard: Arc<I8042>,
     pub(crate) serial: Arc<Serial>,
+    /// The console is on standard output, and so on standard input.
+    is_console_standard: bool,
     pub(crate) end: Arc<MachineEnd>,
 }
 
@@ -96,7 +109,7 @@ pub(crate) fn attach_devices(
     sender: &Sender,
     cmdline: &mut CommandLine,
 ) -> Result<Attached, AttachError> {
-    let mut attached = attach_legacy(vm, sender)?;
+    let mut attached = attach_legacy(&config.serial, vm, sender)?;
     let mut placement = Placement::new(config.transport);
     match config.transport {
         DeviceTransport::Mmio => drop(cmdline.push("pci=off")),
@@ -141,14 +154,30 @@ fn push_root(cmdline: &mut CommandLine, root: &Drive) {
     cmdline.push(if is_read_only { "ro" } else { "rw" });
 }
 
-fn attach_legacy(vm: &KvmVm, sender: &Sender) -> Result<Attached, AttachError> {
+/// Where the guest's serial output goes.
+fn open_console(config: &SerialConfig) -> Result<ConsoleSink, AttachError> {
+    let fd = match &config.serial_out_path {
+        None => console::output().map_err(AttachError::Console)?,
+        Some(path) => console::open_output(path).map_err(|source| AttachError::SerialOutput {
+            path: path.clone(),
+            source,
+        })?,
+    };
+    Ok(ConsoleSink::new(fd))
+}
+
+fn attach_legacy(
+    config: &SerialConfig,
+    vm: &KvmVm,
+    sender: &Sender,
+) -> Result<Attached, AttachError> {
     let mut ports = Bus::default();
     let mut mmio = Bus::default();
     if vm.controllers() == InterruptControllers::Split {
         let ioapic = Arc::new(IoApic::new(vm.routes()));
         mmio.add(IOAPIC_START.0, ioapic::WINDOW_LEN, ioapic);
     }
-    let output = ConsoleSink::new(console::output().map_err(AttachError::Console)?);
+    let output = open_console(config)?;
     let serial_line = Box::new(wired_line(vm, GSI_COM1)?);
     let port = Serial::new(serial_line, Box::new(output)).map_err(AttachError::Event)?;
     let port = Arc::new(port);
@@ -164,6 +193,7 @@ fn attach_legacy(vm: &KvmVm, sender: &Sender) -> Result<Attached, AttachError> {
         virtio: Vec::new(),
         keyboard,
         serial: port,
+        is_console_standard: config.serial_out_path.is_none(),
         end,
     })
 }
@@ -171,6 +201,9 @@ fn attach_legacy(vm: &KvmVm, sender: &Sender) -> Result<Attached, AttachError> {
 impl Attached {
     /// The worker that reads the console's input, if there is any.
     pub(crate) fn console_input(&self) -> Option<(WorkerId, Box<dyn Worker>)> {
+        if !self.is_console_standard {
+            return None;
+        }
         let input = SerialInput::new(Arc::clone(&self.serial), console::input()?);
         Some((CONSOLE_WORKER, Box::new(input)))
     }

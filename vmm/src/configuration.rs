@@ -4,7 +4,9 @@ use devices::virtio::block::{Block, SharedRing};
 use devices::virtio::net::Net;
 use devices::virtio::rng::Rng;
 use devices::virtio::vsock::Vsock;
-use vm_config::{BootSource, DeviceTransport, Drive, Entropy, Machine, NetworkInterface};
+use vm_config::{
+    BootSource, DeviceTransport, Drive, Entropy, Machine, NetworkInterface, SerialConfig,
+};
 
 use crate::control::VmConfig;
 
@@ -23,6 +25,8 @@ pub(crate) struct Configuration {
     pub(crate) network_interfaces: Vec<Attachment<NetworkInterface, Net>>,
     pub(crate) vsock: Option<Attachment<vm_config::Vsock, Vsock>>,
     pub(crate) entropy: Option<Attachment<Entropy, Rng>>,
+    /// Opened at the start.
+    pub(crate) serial: SerialConfig,
 }
 
 /// A device as the user stated it, and as it was opened.

@@ -1,9 +1,10 @@
-//! The guest's serial console on this process's standard input and output.
+//! The guest's serial console: on this process's standard input and output, or in a file.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
 
 use crate::process;
 
@@ -13,6 +14,22 @@ use crate::process;
 /// When it is closed.
 pub(crate) fn output() -> io::Result<OwnedFd> {
     io::stdout().as_fd().try_clone_to_owned()
+}
+
+/// The file or FIFO at `path`, made if it is missing, for the guest to write on from its start.
+///
+/// # Errors
+/// The host's.
+pub(crate) fn open_output(path: &Path) -> io::Result<OwnedFd> {
+    let file = OpenOptions::new()
+        // A FIFO opened for both needs no reader yet.
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    Ok(file.into())
 }
 
 /// Standard input, for the guest to read, if it is a terminal or a pipe; the terminal is made raw. Whoever ends

@@ -7,6 +7,7 @@ mod boot;
 mod devices;
 mod logger;
 mod machine;
+mod serial;
 mod state;
 pub(crate) mod unsupported;
 mod version;
@@ -52,6 +53,7 @@ endpoints! {
     Put "/vsock" devices::put_vsock;
     Put "/entropy" devices::put_entropy;
     Put "/logger" logger::put_logger;
+    Put "/serial" serial::put_serial;
     Put "/actions" actions::put_action;
     Patch "/vm" state::patch_vm;
     Get "/vm/config" state::get_vm_config;

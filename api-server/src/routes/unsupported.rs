@@ -21,7 +21,6 @@ const UNSUPPORTED: &[(Verb, &str)] = &[
     (Verb::Put, "/pmem/{id}"),
     (Verb::Patch, "/pmem/{id}"),
     (Verb::Delete, "/pmem/{id}"),
-    (Verb::Put, "/serial"),
     (Verb::Put, "/snapshot"),
 ];
 

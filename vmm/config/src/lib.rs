@@ -10,6 +10,7 @@ mod ids;
 mod limits;
 mod logger;
 mod machine;
+mod serial;
 
 pub use boot::BootSource;
 pub use devices::{
@@ -21,3 +22,4 @@ pub use ids::{DeviceId, InstanceId, InstanceIdError};
 pub use limits::{RateLimiter, TokenBucket};
 pub use logger::{LogLevel, LoggerConfig};
 pub use machine::{CpuTemplate, HugePages, MAX_VCPUS, Machine, MachinePatch};
+pub use serial::SerialConfig;

@@ -8,6 +8,7 @@ mod boot;
 mod devices;
 mod error;
 mod machine;
+mod serial;
 mod state;
 
 use std::io;
@@ -18,6 +19,7 @@ pub use devices::{
 };
 pub use error::{BootSourceError, CommandError, DriveError, DrivePatchError, NetworkError};
 pub use machine::{GetMachine, PatchMachine, PutMachine};
+pub use serial::PutSerial;
 pub use state::{GetLifecycle, GetVmConfig, Pause, Resume, SendCtrlAltDel, VmConfig};
 
 use crate::event_loop::{self, Message, Receiver, Sender};

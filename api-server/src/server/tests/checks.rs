@@ -267,6 +267,7 @@ fn requests_too_early_or_too_late_are_refused() {
             ("PATCH", "/machine-config", r#"{"smt":false}"#, AFTER),
             ("PUT", "/boot-source", r#"{"kernel_image_path":"k"}"#, AFTER),
             ("PUT", "/logger", "{}", AFTER),
+            ("PUT", "/serial", "{}", AFTER),
             (
                 "PUT",
                 "/actions",
@@ -307,6 +308,11 @@ fn good_requests_are_done() {
                 "PUT",
                 "/network-interfaces/eth0",
                 r#"{"iface_id":"eth0","host_dev_name":"t"}"#,
+            ),
+            (
+                "PUT",
+                "/serial",
+                r#"{"serial_out_path":"p","rate_limiter":null}"#,
             ),
             ("PUT", "/actions/x", r#"{"action_type":"InstanceStart"}"#),
         ],

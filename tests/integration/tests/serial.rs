@@ -1,0 +1,67 @@
+//! The guest's serial output goes where the user says.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Command;
+
+use integration::{TestVm, vm_test};
+use serde_json::json;
+
+/// `O_NONBLOCK` (Linux `asm-generic/fcntl.h`).
+const O_NONBLOCK: i32 = 0o4000;
+
+#[vm_test(kernel = "hello")]
+fn the_file_is_made_and_holds_the_console(vm: &mut TestVm) {
+    let path = vm.path("console");
+    vm.put("/serial", &json!({ "serial_out_path": path }));
+    assert!(!path.exists(), "it is opened at the start");
+    vm.start();
+    assert_eq!(vm.wait_exit(), 0);
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains("PASS hello"), "{text}");
+    assert_eq!(vm.output(), "", "nothing is left for standard output");
+}
+
+#[vm_test(kernel = "hello")]
+fn a_full_pipe_does_not_hold_the_guest_up(vm: &mut TestVm) {
+    let path = vm.path("fifo");
+    let made = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    let mut full = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(O_NONBLOCK)
+        .open(&path)
+        .unwrap();
+    while full.write(&[0; 4096]).is_ok() {}
+    vm.put("/serial", &json!({ "serial_out_path": path }));
+    vm.start();
+    assert_eq!(vm.wait_exit(), 0);
+}
+
+#[vm_test(kernel = "hello")]
+fn a_file_that_cannot_be_opened_is_named_and_can_be_corrected(vm: &mut TestVm) {
+    let path = vm.path("");
+    vm.put("/serial", &json!({ "serial_out_path": path }));
+    let boot_source = json!({ "kernel_image_path": integration::guest_kernel("hello") });
+    vm.put("/boot-source", &boot_source);
+    let start = json!({ "action_type": "InstanceStart" });
+    let why = vm.refused("PUT", "/actions", Some(&start));
+    assert!(why.contains("serial_out_path"), "{why}");
+    assert!(why.contains("Is a directory"), "{why}");
+    vm.put("/serial", &json!({}));
+    vm.put("/actions", &start);
+    vm.expect_pass();
+}
+
+#[vm_test(kernel = "hello")]
+fn a_limit_is_refused_and_none_is_not(vm: &mut TestVm) {
+    let limit = json!({ "rate_limiter": { "size": 1, "refill_time": 1 } });
+    let why = vm.refused("PUT", "/serial", Some(&limit));
+    assert!(why.contains("rate_limiter is not supported"), "{why}");
+    let none = json!({ "rate_limiter": { "size": 0, "refill_time": 1 } });
+    vm.put("/serial", &none);
+}
