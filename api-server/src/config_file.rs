@@ -6,11 +6,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tracing::{error, info};
 use vm_config::{
-    BootSource, Drive, Entropy, LoggerConfig, Machine, NetworkInterface, SerialConfig, Vsock,
+    BalloonConfig, BootSource, Drive, Entropy, LoggerConfig, Machine, NetworkInterface,
+    SerialConfig, Vsock,
 };
 use vmm::control::{
-    Command, CommandError, Control, InstanceStart, PutBootSource, PutDrive, PutEntropy, PutMachine,
-    PutNetworkInterface, PutSerial, PutVsock,
+    Command, CommandError, Control, InstanceStart, PutBalloon, PutBootSource, PutDrive, PutEntropy,
+    PutMachine, PutNetworkInterface, PutSerial, PutVsock,
 };
 
 use crate::error::chain;
@@ -30,7 +31,7 @@ struct ConfigFile {
     serial: Option<SerialConfig>,
     #[serde(default)]
     pmem: Vec<IgnoredAny>,
-    balloon: Option<IgnoredAny>,
+    balloon: Option<BalloonConfig>,
     cpu_config: Option<IgnoredAny>,
     entropy: Option<Entropy>,
     memory_hotplug: Option<IgnoredAny>,
@@ -78,6 +79,9 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     if let Some(entropy) = file.entropy {
         queue(control, PutEntropy(entropy));
     }
+    if let Some(balloon) = file.balloon {
+        queue(control, PutBalloon(balloon));
+    }
     if let Some(serial) = file.serial {
         queue(control, PutSerial(serial));
     }
@@ -108,7 +112,6 @@ impl ConfigFile {
         [
             ("\"metrics\"", self.metrics.is_some()),
             ("\"cpu-config\"", self.cpu_config.is_some()),
-            ("\"balloon\"", self.balloon.is_some()),
             ("\"mmds-config\"", self.mmds_config.is_some()),
             ("\"pmem\"", !self.pmem.is_empty()),
             ("\"memory-hotplug\"", self.memory_hotplug.is_some()),

@@ -154,6 +154,11 @@ impl Request {
         self.tokens().nth(1).unwrap_or_default()
     }
 
+    /// There is a body.
+    pub(crate) fn has_body(&self) -> bool {
+        !self.body.is_empty()
+    }
+
     /// The body as a `T`.
     ///
     /// # Errors
@@ -162,17 +167,16 @@ impl Request {
         serde_json::from_slice(&self.body).map_err(ApiError::Json)
     }
 
-    /// Whether the request is for the endpoint `verb` `template`: `/first`, `/first/second` or `/first/{id}`.
+    /// Whether the request is for the endpoint `verb` `template`: tokens, or `/first/{id}`.
     /// What follows is ignored.
     pub(crate) fn is_for(&self, verb: Verb, template: &str) -> bool {
         let mut wanted = template.trim_start_matches('/').split('/');
         let mut tokens = self.tokens();
         self.verb == verb
             && wanted.next() == Some(tokens.next().unwrap_or_default())
-            && match wanted.next() {
-                None | Some("{id}") => true,
-                second => tokens.next() == second,
-            }
+            && wanted
+                .take_while(|token| *token != "{id}")
+                .all(|token| tokens.next() == Some(token))
     }
 
     /// Checks the name in the path, where `template` has one.

@@ -33,6 +33,35 @@ impl Serialize for Counter {
     }
 }
 
+/// The balloon (`balloon`).
+#[derive(Debug, Default, Serialize)]
+pub struct BalloonMetrics {
+    /// The driver started it and it could not start.
+    pub activate_fails: Counter,
+    /// Lists of pages given up.
+    pub inflate_count: Counter,
+    /// Statistics received.
+    pub stats_updates_count: Counter,
+    /// Statistics that broke a rule.
+    pub stats_update_fails: Counter,
+    /// Lists of pages taken back.
+    pub deflate_count: Counter,
+    /// Lists that broke a rule or name what is no memory, ranges that the host did not take, broken rings.
+    pub event_fails: Counter,
+    /// Reports of free pages.
+    pub free_page_report_count: Counter,
+    /// Bytes of them given back to the host.
+    pub free_page_report_freed: Counter,
+    /// Reports with nothing that could be given back.
+    pub free_page_report_fails: Counter,
+    /// Hints of free pages.
+    pub free_page_hint_count: Counter,
+    /// Bytes of them given back to the host.
+    pub free_page_hint_freed: Counter,
+    /// Hints with nothing that could be given back.
+    pub free_page_hint_fails: Counter,
+}
+
 /// A block device (`block_{drive_id}`).
 #[derive(Debug, Default, Serialize)]
 pub struct BlockMetrics {

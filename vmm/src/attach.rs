@@ -15,7 +15,7 @@ use devices::virtio::transport::Transport;
 use devices::virtio::transport::mmio::{self, MmioTransport};
 use devices::virtio::transport::pci::{self, PciPlacement, PciTransport};
 use devices::virtio::vsock::{Vsock, VsockError};
-use devices::virtio::{VirtioDevice, Worker, WorkerId, WorkerLoop};
+use devices::virtio::{Balloon, VirtioDevice, Worker, WorkerId, WorkerLoop};
 use vm_config::{DeviceId, DeviceTransport, Drive, SerialConfig};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -25,7 +25,7 @@ use crate::arch::x86_64::layout::{
 };
 use crate::boot::cmdline::CommandLine;
 use crate::bus::Bus;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, balloon_id};
 use crate::console;
 use crate::event_loop::Sender;
 use crate::kvm::{InterruptControllers, KvmError, KvmVm};
@@ -127,6 +127,10 @@ pub(crate) fn attach_devices(
         let net = interface.take(Net::open)?;
         let id = interface.config.iface_id.clone();
         attached.attach_virtio(id, Box::new(net), vm, sender, placement.next()?)?;
+    }
+    if let Some(balloon) = &config.balloon {
+        let device = Box::new(Balloon::new(balloon));
+        attached.attach_virtio(balloon_id(), device, vm, sender, placement.next()?)?;
     }
     if let Some(vsock) = &mut config.vsock {
         let device = Box::new(vsock.take(Vsock::open)?);

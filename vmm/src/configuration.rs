@@ -5,7 +5,8 @@ use devices::virtio::net::Net;
 use devices::virtio::rng::Rng;
 use devices::virtio::vsock::Vsock;
 use vm_config::{
-    BootSource, DeviceTransport, Drive, Entropy, Machine, NetworkInterface, SerialConfig,
+    BalloonConfig, BootSource, DeviceId, DeviceTransport, Drive, Entropy, Machine,
+    NetworkInterface, SerialConfig,
 };
 
 use crate::control::VmConfig;
@@ -25,6 +26,7 @@ pub(crate) struct Configuration {
     pub(crate) network_interfaces: Vec<Attachment<NetworkInterface, Net>>,
     pub(crate) vsock: Option<Attachment<vm_config::Vsock, Vsock>>,
     pub(crate) entropy: Option<Attachment<Entropy, Rng>>,
+    pub(crate) balloon: Option<BalloonConfig>,
     /// Opened at the start.
     pub(crate) serial: SerialConfig,
 }
@@ -58,12 +60,18 @@ impl<C, D> Attachment<C, D> {
     }
 }
 
+/// The name of the one balloon.
+pub(crate) fn balloon_id() -> DeviceId {
+    DeviceId("balloon".to_owned())
+}
+
 impl Configuration {
     /// All of it in the user's words.
     pub(crate) fn to_stated(&self) -> VmConfig {
         VmConfig {
             machine: self.machine.clone(),
             boot_source: self.boot_source.clone(),
+            balloon: self.balloon.clone(),
             drives: self.drives.iter().map(|d| d.config.clone()).collect(),
             network_interfaces: self
                 .network_interfaces

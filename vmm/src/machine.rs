@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use devices::legacy::I8042;
+use devices::virtio::transport::Slot;
 use devices::virtio::{Changed, VirtioDevice, Worker, WorkerId};
 use vm_config::DeviceId;
 
@@ -97,6 +98,32 @@ impl RunningMachine {
                 }
             }
         })
+    }
+
+    /// Lets `look` see the `D` that the user named `id`, while the machine runs.
+    pub(crate) fn look<D: VirtioDevice, R>(
+        &self,
+        id: &DeviceId,
+        look: impl FnOnce(&D) -> R,
+    ) -> Option<R> {
+        let looked = self.slot::<D>(id)?.look(|device| {
+            let device: &dyn Any = device;
+            device.downcast_ref().map(look)
+        });
+        looked.flatten()
+    }
+
+    /// Where the `D` is that the user named `id`.
+    pub(crate) fn slot<D: VirtioDevice>(&self, id: &DeviceId) -> Option<&Slot> {
+        let is_one = |device: &dyn VirtioDevice| {
+            let device: &dyn Any = device;
+            device.is::<D>()
+        };
+        self.virtio
+            .iter()
+            .filter(|attachment| attachment.id == *id)
+            .map(|attachment| attachment.transport.slot())
+            .find(|slot| slot.look(is_one) == Some(true))
     }
 
     pub(crate) fn press_ctrl_alt_del(&self) -> Result<(), CommandError> {

@@ -3,6 +3,7 @@
 //! The table is all there is: routing, and the interface description (feature `openapi`), both come from it.
 
 mod actions;
+mod balloon;
 mod boot;
 mod devices;
 mod logger;
@@ -39,6 +40,7 @@ macro_rules! endpoints {
     };
 }
 
+// The first row that fits answers: longer paths come before their beginnings.
 endpoints! {
     Get "/" version::get_instance;
     Get "/version" version::get_version;
@@ -52,6 +54,14 @@ endpoints! {
     Patch "/network-interfaces/{id}" devices::patch_network_interface;
     Put "/vsock" devices::put_vsock;
     Put "/entropy" devices::put_entropy;
+    Put "/balloon" balloon::put_balloon;
+    Get "/balloon/statistics" balloon::get_statistics;
+    Get "/balloon/hinting/status" balloon::get_hinting_status;
+    Get "/balloon" balloon::get_balloon;
+    Patch "/balloon/statistics" balloon::patch_statistics;
+    Patch "/balloon/hinting/start" balloon::start_hinting;
+    Patch "/balloon/hinting/stop" balloon::stop_hinting;
+    Patch "/balloon" balloon::patch_balloon;
     Put "/logger" logger::put_logger;
     Put "/serial" serial::put_serial;
     Put "/actions" actions::put_action;
@@ -62,7 +72,7 @@ endpoints! {
 /// One row of the table.
 pub(crate) struct Endpoint<V: 'static> {
     pub(crate) verb: Verb,
-    /// `/first`, `/first/second` or `/first/{id}`.
+    /// Tokens, or `/first/{id}`.
     pub(crate) path: &'static str,
     pub(crate) handler: Handler<V>,
 }

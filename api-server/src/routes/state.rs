@@ -5,7 +5,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use vm_config::{
-    BlockEngine, BootSource, Drive, Entropy, Machine, NetworkInterface, RateLimiter, Vsock,
+    BalloonConfig, BlockEngine, BootSource, Drive, Entropy, Machine, NetworkInterface, RateLimiter,
+    Vsock,
 };
 use vmm::control::{GetVmConfig, Pause, Resume, VmConfig};
 
@@ -43,8 +44,8 @@ type Unset = Option<()>;
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(super) struct FullConfig {
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    balloon: Unset,
+    /// The balloon, with its present target.
+    balloon: Option<BalloonConfig>,
     /// Drives, root first.
     drives: Vec<Drive>,
     /// What it boots.
@@ -74,7 +75,7 @@ pub(super) struct FullConfig {
 impl From<VmConfig> for FullConfig {
     fn from(config: VmConfig) -> Self {
         Self {
-            balloon: None,
+            balloon: config.balloon,
             drives: config.drives.into_iter().map(reported_drive).collect(),
             boot_source: config.boot_source.unwrap_or_default(),
             cpu_config: None,

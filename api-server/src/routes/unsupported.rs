@@ -5,9 +5,6 @@ use crate::router::{Request, Verb};
 
 /// Endpoints that are refused by name.
 const UNSUPPORTED: &[(Verb, &str)] = &[
-    (Verb::Get, "/balloon"),
-    (Verb::Put, "/balloon"),
-    (Verb::Patch, "/balloon"),
     (Verb::Put, "/cpu-config"),
     (Verb::Delete, "/drives/{id}"),
     (Verb::Get, "/hotplug/memory"),
@@ -51,13 +48,6 @@ fn tail_refusal(request: &Request) -> Option<ApiError> {
         (Verb::Put, ["snapshot", tail, ..]) => {
             Some(ApiError::Unknown(verb, format!("/snapshot/{tail}")))
         }
-        (Verb::Get, ["balloon", "hinting", "status"])
-        | (Verb::Patch, ["balloon", "hinting", "start" | "stop"])
-        | (Verb::Get, ["balloon", "statistics", ..]) => None,
-        (Verb::Get | Verb::Patch, ["balloon", "hinting", tail @ ..]) => {
-            unknown(format!("/hinting/{}", tail.concat()))
-        }
-        (Verb::Get, ["balloon", tail, ..]) => unknown((*tail).to_owned()),
         _ => None,
     }
 }

@@ -20,6 +20,9 @@ use crate::GuestMemory;
 /// The most ranges in a list: what one vectored call takes (`UIO_MAXIOV`, 1024), less one for a spare buffer.
 pub const MAX_SEGMENTS: usize = 1023;
 
+/// Bytes of a page of the host.
+const PAGE: usize = 4096;
+
 /// Used entries at the front of a list after which the rest moves down.
 const COMPACT_AT: usize = 64;
 
@@ -382,6 +385,52 @@ impl Segments {
                 });
             }
         }
+    }
+
+    /// Gives the whole pages among the first `at_most` bytes back to the host: what they held is lost, and private
+    /// anonymous memory reads as zeroes from then on. Ranges that meet are one call. Consumes nothing. Returns the
+    /// bytes given back.
+    ///
+    /// # Errors
+    /// The kernel's, at the first range that it does not take: `EINVAL` for less than a huge page of hugetlbfs.
+    pub(crate) fn discard(&self, at_most: usize) -> io::Result<usize> {
+        let (mut left, mut freed) = (at_most, 0_usize);
+        let mut run: Option<iovec> = None;
+        for entry in self.entries() {
+            let iov_len = entry.iov_len.min(left);
+            left = left.saturating_sub(iov_len);
+            match &mut run {
+                Some(run) if run.iov_base.wrapping_byte_add(run.iov_len) == entry.iov_base => {
+                    run.iov_len = run.iov_len.saturating_add(iov_len);
+                }
+                _ => {
+                    freed = freed.saturating_add(run.map_or(Ok(0), |run| self.discard_run(run))?);
+                    run = Some(iovec { iov_len, ..*entry });
+                }
+            }
+        }
+        Ok(freed.saturating_add(run.map_or(Ok(0), |run| self.discard_run(run))?))
+    }
+
+    /// Gives back the whole pages of a range that is made of entries of this list.
+    fn discard_run(&self, run: iovec) -> io::Result<usize> {
+        let start = run.iov_base.addr();
+        let end = start.saturating_add(run.iov_len);
+        let first = start.checked_next_multiple_of(PAGE).unwrap_or(end);
+        let len = (end & !(PAGE - 1)).saturating_sub(first);
+        if len == 0 {
+            return Ok(0);
+        }
+        let first = run.iov_base.with_addr(first);
+        // SAFETY: `MADV_DONTNEED` replaces the content of the pages in a range, and maps or unmaps nothing.
+        // 1. Each byte of it lies in an entry of this list, and so in a mapping of `self.memory`, alive as `self`
+        //    is borrowed.
+        // 2. No Rust reference into guest memory exists, so its content may change at any time.
+        let result = unsafe { libc::madvise(first, len, libc::MADV_DONTNEED) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(len)
     }
 
     /// The ranges that are not used up.

@@ -1,5 +1,6 @@
 //! Virtio 1.2 devices, on any transport.
 
+pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod device;
@@ -14,6 +15,7 @@ use std::os::fd::AsRawFd;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
+pub use balloon::Balloon;
 pub use block::Block;
 pub use device::{
     ActivateError, Activation, Changed, Interrupt, QueueError, Source, Token, Traits, VirtioDevice,

@@ -11,6 +11,9 @@ pub enum MachineError {
     /// No memory, or memory that is not whole huge pages.
     #[error("The memory size (MiB) is either 0, or not a multiple of the configured page size.")]
     MemorySize,
+    /// Less memory than the balloon is to take.
+    #[error("The memory size (MiB) is smaller than the previously set balloon device target size.")]
+    BelowBalloon,
 }
 
 /// Text that is not a MAC address.

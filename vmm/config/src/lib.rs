@@ -3,6 +3,7 @@
 //! Every type here is plain data with serde; a value that exists has the shape the API promises, and
 //! `check` methods hold the rules that need more than one field. Nothing in this crate touches the host.
 
+mod balloon;
 mod boot;
 mod devices;
 mod error;
@@ -12,6 +13,10 @@ mod logger;
 mod machine;
 mod serial;
 
+pub use balloon::{
+    BalloonConfig, BalloonPatch, BalloonStatistics, BalloonStatisticsPatch, GuestStatistics,
+    HintingStart, HintingStatus,
+};
 pub use boot::BootSource;
 pub use devices::{
     BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, DriveSerial, Entropy, MacAddress,

@@ -10,6 +10,7 @@ use devices::virtio::rng::RngError;
 use devices::virtio::vsock::VsockError;
 use vm_config::{MacAddress, MachineError};
 
+use super::balloon::{BalloonConfigError, BalloonUpdateError};
 use super::devices::MAX_DESCRIBED;
 use crate::boot::cmdline::CmdlineError;
 use crate::builder::StartError;
@@ -45,6 +46,15 @@ pub enum CommandError {
     /// `PUT /entropy`.
     #[error("Entropy config error")]
     Entropy(#[from] RngError),
+    /// `PUT /balloon`.
+    #[error("Balloon config error")]
+    BalloonConfig(#[from] BalloonConfigError),
+    /// `PATCH` below `/balloon`.
+    #[error("Balloon update error")]
+    BalloonUpdate(#[from] BalloonUpdateError),
+    /// `GET` below `/balloon`.
+    #[error("Internal VMM error")]
+    Internal(#[source] BalloonUpdateError),
     /// `PUT /actions` `InstanceStart`.
     #[error("Start microvm error")]
     Start(#[from] StartError),

@@ -1,7 +1,8 @@
 //! `/machine-config`.
 
-use vm_config::{CpuTemplate, Machine, MachinePatch};
+use vm_config::{CpuTemplate, Machine, MachineError, MachinePatch};
 
+use super::balloon::is_within;
 use super::{ANY_STATE, BEFORE_START, Command, CommandError};
 use crate::{Lifecycle, Vm};
 
@@ -43,6 +44,10 @@ impl Command for PatchMachine {
 /// Takes a machine that passes all checks; else the one before stays.
 fn adopt(vm: &mut Vm, mut machine: Machine) -> Result<(), CommandError> {
     machine.check().map_err(CommandError::Machine)?;
+    let balloon = vm.config.balloon.as_ref();
+    if balloon.is_some_and(|balloon| !is_within(balloon.amount_mib, machine.mem_size_mib)) {
+        return Err(CommandError::Machine(MachineError::BelowBalloon));
+    }
     match machine.cpu_template.take() {
         None | Some(CpuTemplate::None) => {}
         Some(_) => return Err(CommandError::NotSupported("cpu_template")),

@@ -4,6 +4,7 @@
 //! event loop, between two events, with the whole [`Vm`] to itself. [`Control`] carries it there and the
 //! answer back.
 
+mod balloon;
 mod boot;
 mod devices;
 mod error;
@@ -13,6 +14,10 @@ mod state;
 
 use std::io;
 
+pub use balloon::{
+    BalloonConfigError, BalloonUpdateError, GetBalloon, GetBalloonStatistics, GetHintingStatus,
+    PatchBalloon, PatchBalloonStatistics, PutBalloon, StartHinting, StopHinting,
+};
 pub use boot::{InstanceStart, PutBootSource};
 pub use devices::{
     PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface, PutVsock,

@@ -1,6 +1,6 @@
 //! The life of the machine: what it is doing, pause, resume, Ctrl-Alt-Del.
 
-use vm_config::{BootSource, Drive, Entropy, Machine, NetworkInterface, Vsock};
+use vm_config::{BalloonConfig, BootSource, Drive, Entropy, Machine, NetworkInterface, Vsock};
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
 use crate::{Lifecycle, Vm};
@@ -23,6 +23,8 @@ pub struct VmConfig {
     pub machine: Machine,
     /// What it boots.
     pub boot_source: Option<BootSource>,
+    /// The balloon.
+    pub balloon: Option<BalloonConfig>,
     /// Drives, root first.
     pub drives: Vec<Drive>,
     /// Network interfaces.

@@ -1,5 +1,7 @@
 //! Ranges of guest memory, in and out of bounds.
 
+use vm_memory::Bytes;
+
 use super::*;
 use crate::testing::guest_memory;
 
@@ -95,4 +97,32 @@ fn streams_carry_a_part_of_the_list() {
     assert_eq!((source.len(), target.len()), (8, 8));
     drop(ours);
     assert!(source.send_stream(theirs.as_fd(), 1).is_err());
+}
+
+#[test]
+fn whole_pages_are_given_back_and_no_others() {
+    let mut segments = list(&[]);
+    let memory = Arc::clone(&segments.memory);
+    let is_kept = |page: u64| memory.read_obj::<u8>(GuestAddress(page << 12)).unwrap() == 7;
+    memory.write_slice(&[7; 0x1_0000], GuestAddress(0)).unwrap();
+    for (address, len) in [
+        // Two halves that meet are a page; a page and a half are one.
+        (0x1000, 0x800),
+        (0x1800, 0x800),
+        (0x3800, 0x1800),
+        (0x6000, 0x800),
+        (0x8000, 0x2000),
+    ] {
+        segments.push(GuestAddress(address), len).unwrap();
+    }
+    assert_eq!(segments.discard(usize::MAX).unwrap(), 0x4000);
+    let given_back: Vec<u64> = (0..16).filter(|page| !is_kept(*page)).collect();
+    assert_eq!(given_back, [1, 4, 8, 9]);
+}
+
+#[test]
+fn no_more_is_given_back_than_was_said() {
+    let segments = list(&[(0, 0x2000), (0x4000, 0x8000)]);
+    assert_eq!(segments.discard(0x5800).unwrap(), 0x5000);
+    assert_eq!(list(&[]).discard(usize::MAX).unwrap(), 0);
 }

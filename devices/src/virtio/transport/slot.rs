@@ -149,6 +149,17 @@ impl Slot {
         Some(change(device.as_mut()))
     }
 
+    /// Lets `look` see the device, whether a worker runs it or not. `None` while it is being started or reset.
+    pub fn look<R>(&self, look: impl FnOnce(&dyn VirtioDevice) -> R) -> Option<R> {
+        self.lock().device.as_deref().map(look)
+    }
+
+    /// A driver runs the device, or will when the machine goes on.
+    #[must_use]
+    pub fn has_driver(&self) -> bool {
+        self.lock().negotiation.is_driver_ok()
+    }
+
     /// Tells the driver that the configuration space changed (virtio 1.2 §2.5): with an interrupt if it has
     /// started the device (§2.1.2), else by the generation alone.
     pub fn notify_config_change(&self) {

@@ -3,6 +3,7 @@
 //!
 //! Source: virtio 1.2, §3.1 (initialization), §2.7 (split virtqueues).
 
+pub mod balloon;
 pub mod block;
 pub mod mmio;
 pub mod net;
@@ -118,6 +119,12 @@ impl Device {
     /// Reads a 32-bit field of the configuration space.
     pub fn config_u32(self, offset: u64) -> u32 {
         physical::read(self.config() + offset)
+    }
+
+    /// Writes a 32-bit field of the configuration space.
+    pub fn set_config_u32(self, offset: u64, value: u32) {
+        // SAFETY: a device register.
+        unsafe { physical::write(self.config() + offset, value) };
     }
 
     /// Resets the device and waits until it has (§2.4.2).
