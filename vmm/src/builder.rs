@@ -27,6 +27,7 @@ use crate::boot::pvh::write_start_info;
 use crate::boot::{self, BootInfo, Initrd};
 use crate::configuration::Configuration;
 use crate::event_loop::Sender;
+use crate::generation::{self, GenerationError};
 use crate::kvm::{BootState, EntryState, Host, KvmError, KvmVm};
 use crate::machine::RunningMachine;
 use crate::memory::{self, MemoryError};
@@ -70,6 +71,9 @@ pub enum StartError {
     /// The tables that describe the machine.
     #[error("System configuration error")]
     Platform(#[from] SystemAreaError),
+    /// The generation id.
+    #[error("System configuration error")]
+    Generation(#[from] GenerationError),
     /// The tables a kernel boots with.
     #[error(
         "System configuration error: the boot tables do not fit the guest's memory; give it at least 1 MiB"
@@ -141,12 +145,14 @@ fn describe_platform(
         .collect();
     let mut area = SystemArea::default();
     write_mp_table(memory, &mut area, machine.vcpu_count)?;
+    let generation_id = generation::place(memory, &mut area)?;
     let rsdp = acpi::write_tables(
         memory,
         &mut area,
         &acpi::Machine {
             vcpu_count: machine.vcpu_count,
             mmio_devices: &mmio_devices,
+            generation_id,
             has_pci: attached.pci.is_some(),
         },
     )?;

@@ -13,6 +13,7 @@ mod console;
 pub mod control;
 mod event_loop;
 mod exit;
+mod generation;
 mod kvm;
 mod lifecycle;
 mod machine;

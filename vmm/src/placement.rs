@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn devices_get_distinct_windows_and_interrupts_until_they_run_out() {
         let (places, error) = all(DeviceTransport::Mmio);
-        assert_eq!((places.len(), error), (19, OutOfPlaces::Gsi));
+        assert_eq!((places.len(), error), (18, OutOfPlaces::Gsi));
         for pair in places.windows(2) {
             let [Place::Mmio(one), Place::Mmio(next)] = pair else {
                 panic!("{pair:?}");

@@ -1,4 +1,5 @@
-//! The ACPI tables a kernel needs: the processors of the MADT, the configuration space of the MCFG.
+//! The ACPI tables a kernel needs: the processors of the MADT, the configuration space of the MCFG, the generation
+//! id of the DSDT.
 //!
 //! Source: ACPI 6.5, chapters 5.2.5 (RSDP) to 5.2.12 (MADT).
 
@@ -8,6 +9,10 @@ use crate::processors::MAX_PROCESSORS;
 const HEADER_BYTES: u64 = 36;
 /// Entries follow the header, the local APIC's address and the flags.
 const MADT_FIRST_ENTRY: u64 = HEADER_BYTES + 8;
+/// `X_DSDT` of the FADT (5.2.9).
+const FADT_X_DSDT: u64 = 140;
+/// A name of four letters, a package and a double word.
+const ADDRESS_BYTES: u64 = 12;
 const PROCESSOR_LOCAL_APIC: u8 = 0;
 const ENABLED: u32 = 1;
 
@@ -76,6 +81,28 @@ pub fn configuration_space(rsdp: u64) -> u64 {
         "the MCFG begins with segment {segment}, bus {first_bus}"
     );
     physical::read(entry)
+}
+
+/// Where the generation id lies, as device `VGEN` of the DSDT says. Fails the test if there is none.
+///
+/// The byte code is not interpreted: the name `ADDR` is looked for, and behind it a package of a double word
+/// and zero (ACPI 6.5, 20.2.5.4).
+pub fn generation_id(rsdp: u64) -> u64 {
+    let fadt = find_table(rsdp, *b"FACP");
+    let dsdt: u64 = physical::read(fadt + FADT_X_DSDT);
+    check_sum(dsdt, table_len(dsdt), "DSDT");
+    let end = dsdt + table_len(dsdt);
+    let found =
+        (dsdt..end - ADDRESS_BYTES).find(|at| physical::read::<u32>(*at).to_le_bytes() == *b"ADDR");
+    let Some(name) = found else {
+        crate::fail!("the DSDT has no ADDR")
+    };
+    let package = [4, 6, 7].map(|offset| physical::read::<u8>(name + offset));
+    crate::check!(
+        package == [0x12, 2, 0x0c],
+        "ADDR is no package of a double word: {package:02x?}"
+    );
+    physical::read::<u32>(name + 8).into()
 }
 
 fn find_table(rsdp: u64, signature: [u8; 4]) -> u64 {

@@ -61,6 +61,8 @@ pub struct Machine<'a> {
     pub vcpu_count: u8,
     /// virtio-mmio devices, in attach order.
     pub mmio_devices: &'a [MmioDevice],
+    /// Where the generation id lies.
+    pub generation_id: GuestAddress,
     /// There is PCI configuration space at `ECAM_START`.
     pub has_pci: bool,
 }

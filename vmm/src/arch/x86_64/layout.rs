@@ -86,7 +86,9 @@ pub const GSI_COM1: u32 = 4;
 /// First interrupt pin for devices, handed out in attach order.
 pub const GSI_DEVICE_FIRST: u32 = 5;
 /// Last interrupt pin for devices.
-pub const GSI_DEVICE_LAST: u32 = IOAPIC_PINS - 1;
+pub const GSI_DEVICE_LAST: u32 = IOAPIC_PINS - 2;
+/// Says that the generation id changed.
+pub const GSI_GENERATION: u32 = IOAPIC_PINS - 1;
 /// First GSI for message-signalled interrupts.
 pub const GSI_MSI_FIRST: u32 = IOAPIC_PINS;
 /// Last GSI for message-signalled interrupts (`KVM_MAX_IRQ_ROUTES` - 1).

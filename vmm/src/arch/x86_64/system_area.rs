@@ -8,6 +8,9 @@ use super::layout::{SYSTEM_END, SYSTEM_START};
 /// Tables begin on such a boundary; the MP table must (MP 1.4 §4), ACPI tables may.
 const ALIGNMENT: u64 = 16;
 
+/// Bytes of a page.
+const PAGE: usize = 4096;
+
 /// A table that cannot be put into guest memory.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemAreaError {
@@ -50,19 +53,34 @@ impl SystemArea {
         memory: &GuestMemory,
         table: &[u8],
     ) -> Result<GuestAddress, SystemAreaError> {
-        let start = self.next.next_multiple_of(ALIGNMENT);
-        let left = SYSTEM_END.0.saturating_sub(start);
-        let len = table.len() as u64;
-        if len > left {
-            return Err(SystemAreaError::Full {
-                len: table.len(),
-                left,
-            });
-        }
-        let start = GuestAddress(start);
+        let start = self.reserve(table.len(), ALIGNMENT)?;
         Self::overwrite(memory, start, table)?;
-        self.next = start.0 + len;
         Ok(start)
+    }
+
+    /// Copies `content` to the start of a page that holds nothing else, and says where that is.
+    ///
+    /// # Errors
+    /// [`SystemAreaError`]: no room is left.
+    pub fn place_page(
+        &mut self,
+        memory: &GuestMemory,
+        content: &[u8],
+    ) -> Result<GuestAddress, SystemAreaError> {
+        let len = content.len().next_multiple_of(PAGE);
+        let start = self.reserve(len, PAGE as u64)?;
+        Self::overwrite(memory, start, content)?;
+        Ok(start)
+    }
+
+    fn reserve(&mut self, len: usize, alignment: u64) -> Result<GuestAddress, SystemAreaError> {
+        let start = self.next.next_multiple_of(alignment);
+        let left = SYSTEM_END.0.saturating_sub(start);
+        if len as u64 > left {
+            return Err(SystemAreaError::Full { len, left });
+        }
+        self.next = start + len as u64;
+        Ok(GuestAddress(start))
     }
 
     /// Replaces a table that was placed at `start` by one of the same length.
@@ -93,5 +111,14 @@ mod tests {
             area.place(&memory, &[0]),
             Err(SystemAreaError::Full { len: 1, left: 0 })
         ));
+    }
+
+    #[test]
+    fn a_page_is_shared_with_no_table() {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let mut area = SystemArea::default();
+        area.place(&memory, &[1; 17]).unwrap();
+        assert_eq!(area.place_page(&memory, &[2; 16]).unwrap().0, 0xa_0000);
+        assert_eq!(area.place(&memory, &[3]).unwrap().0, 0xa_1000);
     }
 }

@@ -2,12 +2,14 @@
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    Device, EISAName, IO, Interrupt, Memory32Fixed, Name, ONE, Path, ResourceTemplate, Scope,
+    Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed, Method, Name, Notify, ONE,
+    Package, Path, ResourceTemplate, Scope,
 };
 use acpi_tables::sdt::Sdt;
 
 use super::super::layout::{
-    COM1_PORT, GSI_COM1, GSI_DEVICE_FIRST, GSI_KEYBOARD, I8042_COMMAND_PORT, I8042_DATA_PORT,
+    COM1_PORT, GSI_COM1, GSI_DEVICE_FIRST, GSI_GENERATION, GSI_KEYBOARD, I8042_COMMAND_PORT,
+    I8042_DATA_PORT,
 };
 use super::pci::host_bridge;
 use super::{Machine, MmioDevice, OEM_ID, OEM_REVISION, bytes_of};
@@ -20,7 +22,8 @@ const DSDT_REVISION: u8 = 2;
 /// The whole table.
 pub(super) fn dsdt(machine: &Machine<'_>) -> Vec<u8> {
     let mut nodes: Vec<_> = machine.mmio_devices.iter().map(virtio).collect();
-    nodes.extend([com1(), ps2()]);
+    let generation = generation(machine.generation_id.0);
+    nodes.extend([com1(), ps2(), generation, events()]);
     if machine.has_pci {
         nodes.push(host_bridge());
     }
@@ -102,6 +105,38 @@ fn ps2() -> Encoded {
                 Path::new("_CRS"),
                 &ResourceTemplate::new(vec![&data, &command, &interrupt]),
             ),
+        ],
+    )))
+}
+
+/// The generation id, by the ids that guests look for (Linux `drivers/virt/vmgenid.c`).
+fn generation(address: u64) -> Encoded {
+    let (low, high) = (address & u64::from(u32::MAX), address >> 32);
+    Encoded(bytes_of(&Device::new(
+        Path::new("VGEN"),
+        vec![
+            &Name::new(Path::new("_HID"), &"VMGENCTR"),
+            &Name::new(Path::new("_CID"), &"VM_Gen_Counter"),
+            &Name::new(Path::new("_DDN"), &"VM_Gen_Counter"),
+            &Name::new(Path::new("ADDR"), &Package::new(vec![&low, &high])),
+        ],
+    )))
+}
+
+/// The generic event device (§5.6.9): its interrupts are events of other devices.
+fn events() -> Encoded {
+    let interrupt = edge_interrupt(GSI_GENERATION);
+    let generation = Path::new("VGEN");
+    let has_changed = Notify::new(&generation, &0x80_u8);
+    let is_generation = Equal::new(&Arg(0), &GSI_GENERATION);
+    let dispatch = If::new(&is_generation, vec![&has_changed]);
+    Encoded(bytes_of(&Device::new(
+        Path::new("GED_"),
+        vec![
+            &Name::new(Path::new("_HID"), &"ACPI0013"),
+            &Name::new(Path::new("_UID"), &0_u8),
+            &Name::new(Path::new("_CRS"), &ResourceTemplate::new(vec![&interrupt])),
+            &Method::new(Path::new("_EVT"), 1, true, vec![&dispatch]),
         ],
     )))
 }

@@ -63,6 +63,7 @@ fn machine(vcpu_count: u8, mmio_devices: &[MmioDevice]) -> Machine<'_> {
     Machine {
         vcpu_count,
         mmio_devices,
+        generation_id: GuestAddress(0xa_0000),
         has_pci: false,
     }
 }
@@ -70,7 +71,7 @@ fn machine(vcpu_count: u8, mmio_devices: &[MmioDevice]) -> Machine<'_> {
 #[test]
 fn every_table_is_found_and_adds_up() {
     let signatures = |has_pci| {
-        let devices = devices(19);
+        let devices = devices(18);
         let machine = Machine {
             has_pci,
             ..machine(32, &devices)
@@ -148,4 +149,18 @@ fn the_host_bridge_has_windows_slots_and_keeps_addresses() {
     assert!(has(&[0xd0, 0x37, 0xc9, 0xe5, 0x53, 0x35, 0x7a, 0x4d]));
     let without = tables(&self::machine(1, &[])).pop().unwrap();
     assert!(!without.windows(4).any(|w| w == b"PC00"));
+}
+
+#[test]
+fn the_generation_id_has_an_address_and_an_event() {
+    let dsdt = tables(&machine(1, &[])).pop().unwrap();
+    let find = |needle: &[u8]| dsdt.windows(needle.len()).any(|w| w == needle);
+    assert!(find(
+        b"VGEN\x08_HID\x0dVMGENCTR\0\x08_CID\x0dVM_Gen_Counter\0"
+    ));
+    // DefPackage (§20.2.5.4) of two elements: a double word, and zero.
+    assert!(find(b"\x08ADDR\x12\x08\x02\x0c\x00\x00\x0a\x00\x00"));
+    // The interrupt, and a method that notifies (§20.2.5.3) when it is this one.
+    assert!(find(&[0x89, 6, 0, 0b0011, 1, 23, 0, 0, 0]));
+    assert!(find(b"\x93\x68\x0a\x17\x86VGEN\x0a\x80"));
 }
