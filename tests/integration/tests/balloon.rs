@@ -47,7 +47,7 @@ fn get(vm: &mut TestVm, path: &str) -> Value {
     answer.body.unwrap()
 }
 
-#[vm_test(kernel = "balloon")]
+#[vm_test(kernel = "balloon", mmio, pci)]
 fn an_inflated_balloon_shrinks_the_process(vm: &mut TestVm) {
     let options = json!({ "deflate_on_oom": true, "stats_polling_interval_s": 1 });
     start(vm, &options);
@@ -77,7 +77,7 @@ fn an_inflated_balloon_shrinks_the_process(vm: &mut TestVm) {
     assert_eq!(vm.value("features"), "0x100000006");
 }
 
-#[vm_test(kernel = "balloon")]
+#[vm_test(kernel = "balloon", mmio, pci)]
 fn a_paused_machine_takes_a_target_and_inflates_when_it_goes_on(vm: &mut TestVm) {
     start(vm, &json!({}));
     vm.wait_for("touched=16384");
@@ -89,7 +89,7 @@ fn a_paused_machine_takes_a_target_and_inflates_when_it_goes_on(vm: &mut TestVm)
     vm.expect_pass();
 }
 
-#[vm_test(kernel = "balloon_report")]
+#[vm_test(kernel = "balloon_report", mmio, pci)]
 fn reported_pages_shrink_the_process(vm: &mut TestVm) {
     start(vm, &json!({ "free_page_reporting": true }));
     vm.wait_for("touched=16384");
@@ -103,7 +103,7 @@ fn reported_pages_shrink_the_process(vm: &mut TestVm) {
     vm.expect_pass();
 }
 
-#[vm_test(kernel = "balloon_hint")]
+#[vm_test(kernel = "balloon_hint", mmio, pci)]
 fn hinted_pages_shrink_the_process_during_a_run_only(vm: &mut TestVm) {
     start(vm, &json!({ "free_page_hinting": true }));
     vm.wait_for("touched=16384");
@@ -123,7 +123,7 @@ fn hinted_pages_shrink_the_process_during_a_run_only(vm: &mut TestVm) {
     vm.expect_pass();
 }
 
-#[vm_test(kernel = "balloon_hint")]
+#[vm_test(kernel = "balloon_hint", mmio, pci)]
 fn a_run_ends_when_the_user_stops_it(vm: &mut TestVm) {
     start(vm, &json!({ "free_page_hinting": true }));
     vm.wait_for("touched=16384");
@@ -138,7 +138,7 @@ fn a_run_ends_when_the_user_stops_it(vm: &mut TestVm) {
     vm.expect_pass();
 }
 
-#[vm_test(kernel = "balloon_statistics")]
+#[vm_test(kernel = "balloon_statistics", mmio, pci)]
 fn the_guest_is_asked_for_figures_again_and_again(vm: &mut TestVm) {
     start(vm, &json!({ "stats_polling_interval_s": 60 }));
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -166,7 +166,7 @@ fn the_guest_is_asked_for_figures_again_and_again(vm: &mut TestVm) {
     vm.expect_pass();
 }
 
-#[vm_test(kernel = "balloon_hostile")]
+#[vm_test(kernel = "balloon_hostile", mmio, pci)]
 fn pages_that_are_none_are_left_alone(vm: &mut TestVm) {
     start(vm, &json!({}));
     vm.expect_pass();
@@ -230,7 +230,7 @@ fn what_cannot_be_asked_is_refused(vm: &mut TestVm) {
     patch(vm, "/balloon/statistics", &same);
 }
 
-#[vm_test(kernel = "balloon")]
+#[vm_test(kernel = "balloon", mmio, pci)]
 fn more_than_the_guest_has_is_refused(vm: &mut TestVm) {
     start(vm, &json!({}));
     vm.wait_for("touched=16384");

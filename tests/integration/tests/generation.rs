@@ -2,7 +2,7 @@
 
 use integration::{TestVm, guest_kernel, vm_test};
 
-#[vm_test(kernel = "generation")]
+#[vm_test(kernel = "generation", mmio, pci)]
 fn each_start_has_an_id_of_its_own(vm: &mut TestVm) {
     let mut other = TestVm::new("other");
     let kernel = guest_kernel("generation");
