@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The target and the hinting command are the device's; a command changes them while the machine stands still.
-//! What the worker learns of the driver goes through [`Shared`].
+//! What the worker learns of the driver goes through `Shared`.
 
 pub mod pages;
 pub mod statistics;
