@@ -172,7 +172,6 @@ mod tests {
     #[test]
     fn parts_of_later_builds_are_named() {
         for (extra, key) in [
-            (r#", "balloon": {"amount_mib": 3}"#, Some("\"balloon\"")),
             (r#", "pmem": [{}]"#, Some("\"pmem\"")),
             (r#", "pmem": [], "balloon": null"#, None),
         ] {

@@ -345,12 +345,6 @@ fn endpoints_of_later_builds_are_refused_by_name() {
         &[
             (
                 "PUT",
-                "/balloon",
-                "x",
-                "PUT /balloon is not supported by this build",
-            ),
-            (
-                "PUT",
                 "/snapshot/load",
                 "x",
                 "PUT /snapshot is not supported by this build",
