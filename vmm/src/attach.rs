@@ -20,8 +20,8 @@ use vm_config::{DeviceId, DeviceTransport, Drive, SerialConfig};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
-    COM1_PORT, ECAM_START, GSI_COM1, GSI_KEYBOARD, I8042_DATA_PORT,
-    IOAPIC_START, MMIO64_START, PCI_CONFIG_PORTS,
+    COM1_PORT, ECAM_START, GSI_COM1, GSI_KEYBOARD, I8042_DATA_PORT, IOAPIC_START, MMIO64_START,
+    PCI_CONFIG_PORTS,
 };
 use crate::boot::cmdline::CommandLine;
 use crate::bus::Bus;

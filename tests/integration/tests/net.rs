@@ -6,6 +6,7 @@
     reason = "a test that cannot go on has failed; patterns wrap"
 )]
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use integration::{Tap, TestVm, boot_echo, vm_test};
@@ -50,7 +51,7 @@ fn a_burst_of_datagrams_comes_back(vm: &mut TestVm) {
 
 #[vm_test(kernel = "net_echo", mmio, pci)]
 fn frames_wait_while_the_machine_is_paused(vm: &mut TestVm) {
-    let (_tap, socket) = echo(vm, json!({ "guest_mac": "06:00:ac:10:00:04" }));
+    let (_tap, socket) = boot_echo(vm, &json!({ "guest_mac": "06:00:ac:10:00:04" }));
     for round in 0..10_u32 {
         for state in ["Paused", "Resumed"] {
             let answer = vm.request("PATCH", "/vm", Some(&json!({ "state": state })));

@@ -7,7 +7,8 @@ use devices::virtio::vsock::Vsock;
 use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch};
 
 use super::{
-    AFTER_START, ANY_STATE, BEFORE_START, Command, CommandError, DriveError, DrivePatchError, NetworkError,
+    AFTER_START, ANY_STATE, BEFORE_START, Command, CommandError, DriveError, DrivePatchError,
+    NetworkError,
 };
 use crate::configuration::Attachment;
 use crate::{Lifecycle, Vm, process};

@@ -110,17 +110,20 @@ impl AsyncWorker {
         self.base.queue.disable_kicks()?;
         let (mut taken, mut bytes) = (0, 0);
         loop {
-            while let Some(done) = self.base.queue.pop(&mut self.base.chain)? {
-                bytes += self.base.chain.readable.len() + self.base.chain.writable.len();
-                if self.begin(done)? == Served::Waits {
-                    return Ok(());
+            while taken < TURN
+                && bytes < TURN_BYTES
+                && let Some(done) = self.base.queue.pop(&mut self.base.chain)?
+            {
+                match self.begin(done)? {
+                    Served::Done { cost } => bytes += cost,
+                    Served::Waits => return Ok(()),
                 }
                 taken += 1;
-                if taken >= TURN || bytes >= TURN_BYTES {
-                    self.base.metrics.remaining_reqs_count.increment();
-                    crate::virtio::kick_again(&self.base.kick);
-                    return Ok(());
-                }
+            }
+            if taken >= TURN || bytes >= TURN_BYTES {
+                self.base.metrics.remaining_reqs_count.increment();
+                crate::virtio::kick_again(&self.base.kick);
+                return Ok(());
             }
             if !self.base.queue.enable_kicks()? {
                 return Ok(());
@@ -130,12 +133,13 @@ impl AsyncWorker {
 
     /// Starts the request in the base's chain, or does it at once.
     fn begin(&mut self, done: Completion) -> Result<Served, QueueError> {
+        let cost = self.base.chain.readable.len() + self.base.chain.writable.len();
         let request = match self.base.parse() {
             Ok(request) => request,
             Err(malformed) => {
                 let len = self.base.refuse(malformed);
                 self.base.queue.give_back(done, len)?;
-                return Ok(Served::Done);
+                return Ok(Served::Done { cost });
             }
         };
         let bytes = self.base.cost(request.op);
@@ -148,7 +152,7 @@ impl AsyncWorker {
             self.base.limiter.spend(bytes);
             let len = self.base.execute(request);
             self.base.queue.give_back(done, len)?;
-            return Ok(Served::Done);
+            return Ok(Served::Done { cost: TURN_BYTES });
         };
         // Behind what found no room there is none either.
         if !self.stalled.is_empty() {
@@ -168,7 +172,7 @@ impl AsyncWorker {
             work,
         });
         self.start(index);
-        Ok(Served::Done)
+        Ok(Served::Done { cost })
     }
 
     /// What the kernel is to do for a request; `None` for one that is done at once.
