@@ -150,9 +150,11 @@ impl AsyncWorker {
         }
         let Some(work) = self.work(request) else {
             self.base.limiter.spend(bytes);
+            let is_quick = matches!(request.op, Op::GetId | Op::Unsupported);
             let len = self.base.execute(request);
             self.base.queue.give_back(done, len)?;
-            return Ok(Served::Done { cost: TURN_BYTES });
+            let cost = if is_quick { cost } else { TURN_BYTES };
+            return Ok(Served::Done { cost });
         };
         // Behind what found no room there is none either.
         if !self.stalled.is_empty() {

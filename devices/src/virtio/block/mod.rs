@@ -321,7 +321,8 @@ impl BlockWorker {
                     return Ok(Served::Waits);
                 }
                 self.limiter.spend(bytes);
-                if !matches!(request.op, Op::Read { .. } | Op::Write { .. }) {
+                // What moves no data may still take the host long.
+                if matches!(request.op, Op::Flush | Op::Discard | Op::WriteZeroes { .. }) {
                     cost = TURN_BYTES;
                 }
                 self.execute(request)
