@@ -7,6 +7,8 @@
 //! All of it is arithmetic on a clock that a worker reads once a turn. A device without limits reads no clock;
 //! one with limits has a timer, which is armed only when something waits.
 
+mod dropping;
+
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
 use crate::virtio::{Source, Token};
+pub(crate) use dropping::Allowance;
 
 /// The shortest wait: several requests pass after it, where each would have waited for itself.
 const SHORTEST_WAIT_NS: u64 = 1_000_000;

@@ -165,6 +165,10 @@ pub struct EntropyMetrics {
     pub entropy_bytes: Counter,
     /// Times the host gave no random bytes.
     pub host_rng_fails: Counter,
+    /// Times requests had to wait for the rate limit.
+    pub entropy_rate_limiter_throttled: Counter,
+    /// Times the wait for the rate limit ended.
+    pub rate_limiter_event_count: Counter,
 }
 
 /// The vsock device (`vsock`). `rx` is towards the guest, `tx` from it.
@@ -227,6 +231,8 @@ pub struct SerialMetrics {
     pub read_count: Counter,
     /// Output bytes.
     pub write_count: Counter,
+    /// Output bytes dropped because the rate limit did not cover them.
+    pub rate_limiter_dropped_bytes: Counter,
 }
 
 /// The keyboard controller (`i8042`).

@@ -10,7 +10,7 @@ use devices::pci::bus::{BAR_LEN, CONFIG_PORTS_LEN, DEVICES, ECAM_LEN};
 use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, PciBus};
 use devices::virtio::block::{Block, DiskError};
 use devices::virtio::net::{Net, NetError};
-use devices::virtio::rng::{Rng, RngError};
+use devices::virtio::rng::Rng;
 use devices::virtio::transport::Transport;
 use devices::virtio::transport::mmio::{self, MmioTransport};
 use devices::virtio::transport::pci::{self, PciPlacement, PciTransport};
@@ -54,9 +54,6 @@ pub enum AttachError {
     /// The vsock device.
     #[error("Vsock config error")]
     Vsock(#[from] VsockError),
-    /// The entropy device.
-    #[error("Entropy config error")]
-    Entropy(#[from] RngError),
     /// Standard output.
     #[error("cannot use standard output as the guest's console; open it, to /dev/null if need be")]
     Console(#[source] io::Error),
@@ -137,8 +134,8 @@ pub(crate) fn attach_devices(
         let id = DeviceId(VSOCK.to_owned());
         attached.attach_virtio(id, device, vm, sender, placement.next()?)?;
     }
-    if let Some(entropy) = &mut config.entropy {
-        let rng = Box::new(entropy.take(Rng::open)?);
+    if let Some(entropy) = &config.entropy {
+        let rng = Box::new(Rng::new(entropy));
         let id = DeviceId(RNG.to_owned());
         attached.attach_virtio(id, rng, vm, sender, placement.next()?)?;
     }
@@ -184,7 +181,7 @@ fn attach_legacy(
     let output = open_console(config)?;
     let serial_line = Box::new(wired_line(vm, GSI_COM1)?);
     let port = Serial::new(serial_line, Box::new(output)).map_err(AttachError::Event)?;
-    let port = Arc::new(port);
+    let port = Arc::new(port.with_limit(config.rate_limiter));
     ports.add(COM1_PORT.into(), serial::WINDOW_LEN, port.clone());
     let end = Arc::new(MachineEnd::new(sender.clone()));
     let keyboard_line = Box::new(wired_line(vm, GSI_KEYBOARD)?);

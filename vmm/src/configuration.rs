@@ -2,7 +2,6 @@
 
 use devices::virtio::block::{Block, SharedRing};
 use devices::virtio::net::Net;
-use devices::virtio::rng::Rng;
 use devices::virtio::vsock::Vsock;
 use vm_config::{
     BalloonConfig, BootSource, DeviceId, DeviceTransport, Drive, Entropy, Machine,
@@ -25,7 +24,7 @@ pub(crate) struct Configuration {
     pub(crate) drives: Vec<Attachment<Drive, Block>>,
     pub(crate) network_interfaces: Vec<Attachment<NetworkInterface, Net>>,
     pub(crate) vsock: Option<Attachment<vm_config::Vsock, Vsock>>,
-    pub(crate) entropy: Option<Attachment<Entropy, Rng>>,
+    pub(crate) entropy: Option<Entropy>,
     pub(crate) balloon: Option<BalloonConfig>,
     /// Opened at the start.
     pub(crate) serial: SerialConfig,
@@ -79,7 +78,7 @@ impl Configuration {
                 .map(|n| n.config.clone())
                 .collect(),
             vsock: self.vsock.as_ref().map(|v| v.config.clone()),
-            entropy: self.entropy.as_ref().map(|e| e.config.clone()),
+            entropy: self.entropy.clone(),
         }
     }
 }

@@ -89,7 +89,7 @@ impl From<VmConfig> for FullConfig {
                 .map(reported_interface)
                 .collect(),
             vsock: config.vsock,
-            entropy: config.entropy,
+            entropy: config.entropy.map(reported_entropy),
             pmem: [],
             memory_hotplug: None,
         }
@@ -116,6 +116,13 @@ fn reported_interface(interface: NetworkInterface) -> NetworkInterface {
         rx_rate_limiter: reported(interface.rx_rate_limiter),
         tx_rate_limiter: reported(interface.tx_rate_limiter),
         ..interface
+    }
+}
+
+/// The entropy device as it is told: without limits that do not limit.
+fn reported_entropy(entropy: Entropy) -> Entropy {
+    Entropy {
+        rate_limiter: entropy.rate_limiter.and_then(RateLimiter::normalised),
     }
 }
 

@@ -13,10 +13,12 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use vm_config::TokenBucket;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::Registers;
 use crate::irq::IrqLine;
+use crate::limiter::Allowance;
 use crate::metrics::SerialMetrics;
 
 /// Bytes of input the port holds. More than a 16550A's 16, which no driver can tell, for fewer wake-ups.
@@ -86,11 +88,17 @@ pub struct RestoreError;
 pub struct Serial {
     // Runtime glue: rebuilt on restore.
     irq: Box<dyn IrqLine>,
-    sink: Mutex<Box<dyn Write + Send>>,
+    output: Mutex<Output>,
     /// Written when there is room again for input that waits.
     room: EventFd,
     metrics: Arc<SerialMetrics>,
     inner: Mutex<Inner>,
+}
+
+/// Where output goes, and how much of it.
+struct Output {
+    sink: Box<dyn Write + Send>,
+    limit: Option<Allowance>,
 }
 
 struct Inner {
@@ -132,7 +140,7 @@ impl Serial {
     pub fn new(irq: Box<dyn IrqLine>, sink: Box<dyn Write + Send>) -> std::io::Result<Self> {
         Ok(Self {
             irq,
-            sink: Mutex::new(sink),
+            output: Mutex::new(Output { sink, limit: None }),
             room: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
             metrics: Arc::default(),
             inner: Mutex::new(Inner {
@@ -140,6 +148,13 @@ impl Serial {
                 state: SerialState::default(),
             }),
         })
+    }
+
+    /// The same port with a limit on its output, bytes: what the bucket does not cover is dropped.
+    #[must_use]
+    pub fn with_limit(self, limit: Option<TokenBucket>) -> Self {
+        self.lock_output().limit = limit.and_then(Allowance::new);
+        self
     }
 
     /// What it counts.
@@ -201,6 +216,10 @@ impl Serial {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_output(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Changes the registers under the lock, and finds out what follows from it.
     fn change<T>(&self, change: impl FnOnce(&mut Inner, &mut Effects) -> T) -> (T, Effects) {
         let mut effects = Effects::default();
@@ -230,9 +249,16 @@ impl Serial {
     }
 
     fn output(&self, byte: u8) {
-        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = sink.write_all(&[byte]).and_then(|()| sink.flush());
+        let mut output = self.lock_output();
         self.metrics.write_count.increment();
+        if let Some(limit) = &mut output.limit
+            && !limit.covers(1)
+        {
+            self.metrics.rate_limiter_dropped_bytes.increment();
+            return;
+        }
+        let sink = &mut output.sink;
+        let written = sink.write_all(&[byte]).and_then(|()| sink.flush());
         if written.is_err() {
             self.metrics.error_count.increment();
         }

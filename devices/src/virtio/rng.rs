@@ -1,17 +1,19 @@
 //! The entropy device (virtio 1.2 §5.4): random bytes of the host, straight into the driver's buffers.
 
+use std::io;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
-use vm_config::{Entropy, RateLimiter};
+use vm_config::Entropy;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::chain::Chain;
-use super::queue::Queue;
+use super::queue::{Completion, Queue};
 use super::{
     ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
 };
+use crate::limiter::{Limiter, LimitsAtHome};
 use crate::metrics::EntropyMetrics;
 
 /// Entries of the one queue.
@@ -24,38 +26,33 @@ const TURN_BYTES: usize = 256 << 10;
 const TURN: usize = 64;
 
 const KICK: Token = Token(0);
-
-/// An entropy device that cannot be.
-#[derive(Debug, thiserror::Error)]
-pub enum RngError {
-    /// Part of the interface that this build does not have.
-    #[error("{0} is not supported by this build; remove it from the request")]
-    NotSupported(&'static str),
-}
+const LIMIT: Token = Token(1);
 
 /// An entropy device that no driver runs.
 pub struct Rng {
+    limits: LimitsAtHome,
     metrics: Arc<EntropyMetrics>,
 }
 
 impl Rng {
     /// The device as the user stated it.
-    ///
-    /// # Errors
-    /// [`RngError`] says what is wrong and what to do.
-    pub fn open(config: &Entropy) -> Result<Self, RngError> {
-        if is_limiting(config.rate_limiter) {
-            return Err(RngError::NotSupported("`rate_limiter`"));
-        }
-        Ok(Self {
+    #[must_use]
+    pub fn new(config: &Entropy) -> Self {
+        Self {
+            limits: LimitsAtHome::new(config.rate_limiter),
             metrics: Arc::default(),
-        })
+        }
     }
 
     /// What it counts.
     #[must_use]
     pub fn metrics(&self) -> Arc<EntropyMetrics> {
         Arc::clone(&self.metrics)
+    }
+
+    fn refuse(&self, what: &'static str, source: io::Error) -> ActivateError {
+        self.metrics.activate_fails.increment();
+        ActivateError { what, source }
     }
 }
 
@@ -74,16 +71,14 @@ impl VirtioDevice for Rng {
     }
 
     fn activate(&mut self, with: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        let Some(queue) = with.queues.into_iter().next() else {
-            self.metrics.activate_fails.increment();
-            return Err(ActivateError {
-                what: "a queue",
-                source: std::io::ErrorKind::NotFound.into(),
-            });
-        };
+        let queue = with.queues.into_iter().next();
+        let queue = queue.ok_or_else(|| self.refuse("a queue", io::ErrorKind::NotFound.into()))?;
+        let limiter = Limiter::new(&self.limits)
+            .map_err(|source| self.refuse("a timer for its rate limits", source))?;
         Ok(Box::new(RngWorker {
             chain: queue.new_chain(),
             queue,
+            limiter,
             metrics: Arc::clone(&self.metrics),
             kick: with.kick,
             interrupt: with.interrupt,
@@ -91,18 +86,12 @@ impl VirtioDevice for Rng {
     }
 }
 
-/// Whether the user asked for a limit at all: an absent or disabled bucket does not limit.
-fn is_limiting(limiter: Option<RateLimiter>) -> bool {
-    let buckets = limiter.map(|limiter| [limiter.bandwidth, limiter.ops]);
-    let mut buckets = buckets.into_iter().flatten().flatten();
-    buckets.any(|bucket| bucket.size > 0 && bucket.refill_time > 0)
-}
-
 /// An entropy device that a driver runs.
 struct RngWorker {
     queue: Queue,
     /// Reused by every request.
     chain: Chain,
+    limiter: Limiter,
     metrics: Arc<EntropyMetrics>,
     kick: EventFd,
     interrupt: Arc<dyn Interrupt>,
@@ -110,10 +99,16 @@ struct RngWorker {
 
 impl Worker for RngWorker {
     fn sources(&self) -> Vec<Source> {
-        vec![super::kick_source(&self.kick, KICK)]
+        let kick = super::kick_source(&self.kick, KICK);
+        let limit = self.limiter.source(LIMIT);
+        [Some(kick), limit].into_iter().flatten().collect()
     }
 
-    fn on_event(&mut self, _token: Token) -> Result<(), QueueError> {
+    fn on_event(&mut self, token: Token) -> Result<(), QueueError> {
+        let is_limit_over = token == LIMIT && self.limiter.is_shut();
+        self.metrics
+            .rate_limiter_event_count
+            .add(is_limit_over.into());
         let worked = self.turn();
         if worked.is_err() {
             self.metrics.entropy_event_fails.increment();
@@ -123,25 +118,31 @@ impl Worker for RngWorker {
 
     /// Nothing is in flight between two events.
     fn stop(self: Box<Self>) -> Vec<Queue> {
+        self.limiter.stop();
         vec![self.queue]
     }
 }
 
 impl RngWorker {
-    /// Serves what is queued, up to [`TURN`] and [`TURN_BYTES`], then tells the driver.
+    /// Serves what is queued and may pass, up to [`TURN`] and [`TURN_BYTES`], then tells the driver.
     fn turn(&mut self) -> Result<(), QueueError> {
+        if !self.limiter.opens() {
+            return Ok(());
+        }
         self.queue.disable_kicks()?;
         let (mut served, mut bytes) = (0, 0);
-        loop {
+        'turn: loop {
             while served < TURN
                 && bytes < TURN_BYTES
                 && let Some(done) = self.queue.pop(&mut self.chain)?
             {
+                let Some(len) = self.serve(done)? else {
+                    // Its timer is the next event; until then kicks would say nothing new.
+                    self.metrics.entropy_rate_limiter_throttled.increment();
+                    break 'turn;
+                };
                 served += 1;
-                let len = self.fill();
                 bytes += len;
-                let len = u32::try_from(len).unwrap_or(u32::MAX);
-                self.queue.give_back(done, len)?;
             }
             if served >= TURN || bytes >= TURN_BYTES {
                 super::kick_again(&self.kick);
@@ -155,6 +156,24 @@ impl RngWorker {
             self.interrupt.queue(0);
         }
         Ok(())
+    }
+
+    /// Fills the buffers in `chain` and gives its head back; says how many bytes. `None` when it waits in the ring
+    /// for its rate limit.
+    fn serve(&mut self, done: Completion) -> Result<Option<usize>, QueueError> {
+        // What breaks a rule costs an operation too, and no bytes.
+        let is_valid = self.chain.readable.is_empty();
+        let wanted = self.chain.writable.len().min(MAX_REQUEST_BYTES);
+        let bytes = if is_valid { wanted as u64 } else { 0 };
+        if !self.limiter.admits(bytes) {
+            self.queue.put_back(done);
+            return Ok(None);
+        }
+        self.limiter.spend(bytes);
+        let filled = self.fill();
+        let len = u32::try_from(filled).unwrap_or(u32::MAX);
+        self.queue.give_back(done, len)?;
+        Ok(Some(filled))
     }
 
     /// Fills the buffers in `chain`; says how many bytes. A request has no readable buffer, and at least one
@@ -188,7 +207,7 @@ mod tests {
     use crate::testing::{Bench, Buffer, FakeGuest};
 
     fn rng() -> Rng {
-        Rng::open(&Entropy::default()).unwrap()
+        Rng::new(&Entropy::default())
     }
 
     /// Whether `len` random bytes look random: not one of 32 neighbours is left at zero.
@@ -256,21 +275,71 @@ mod tests {
         assert_eq!(metrics.entropy_event_fails.get(), 1);
     }
 
-    #[test]
-    fn a_limit_is_refused_by_name_and_one_that_does_not_limit_is_not() {
-        let limit = |size| Entropy {
-            rate_limiter: Some(RateLimiter {
-                bandwidth: Some(TokenBucket {
-                    size,
-                    one_time_burst: None,
-                    refill_time: 100,
-                }),
-                ops: None,
-            }),
+    const HOUR: u64 = 3_600_000;
+
+    fn limited(bandwidth: Option<u64>, ops: Option<u64>) -> Rng {
+        let bucket = |size| TokenBucket {
+            size,
+            one_time_burst: None,
+            refill_time: HOUR,
         };
-        let refused = Rng::open(&limit(1)).err().unwrap().to_string();
-        assert!(refused.contains("`rate_limiter` is not supported"));
-        assert!(Rng::open(&limit(0)).is_ok());
+        Rng::new(&Entropy {
+            rate_limiter: Some(RateLimiter {
+                bandwidth: bandwidth.map(bucket),
+                ops: ops.map(bucket),
+            }),
+        })
+    }
+
+    /// How many of `requests` of 64 bytes each are answered, and how often they had to wait.
+    fn answered(device: Rng, requests: usize) -> (usize, u64) {
+        let metrics = device.metrics();
+        let mut guest = FakeGuest::running(Box::new(device), 0);
+        for _ in 0..requests {
+            guest.queues[0].add(&[Buffer::Writable(0x1000, 64)]);
+        }
+        for _ in 0..3 {
+            guest.kick().unwrap();
+        }
+        let throttled = metrics.entropy_rate_limiter_throttled.get();
+        (guest.queues[0].take_used().len(), throttled)
+    }
+
+    #[test]
+    fn requests_over_either_limit_wait_in_the_ring() {
+        assert_eq!(answered(limited(None, Some(2)), 5), (2, 1));
+        assert_eq!(answered(limited(Some(200), None), 5), (3, 1));
+        assert_eq!(answered(limited(Some(0), Some(0)), 5), (5, 0));
+    }
+
+    #[test]
+    fn limit_that_is_used_up_with_no_request_left_arms_nothing() {
+        assert_eq!(answered(limited(Some(128), Some(2)), 2), (2, 0));
+    }
+
+    #[test]
+    fn what_waits_is_answered_when_the_limit_lets_it() {
+        let device = Rng::new(&Entropy {
+            rate_limiter: Some(RateLimiter {
+                bandwidth: None,
+                ops: Some(TokenBucket {
+                    size: 1,
+                    one_time_burst: None,
+                    refill_time: 5,
+                }),
+            }),
+        });
+        let metrics = device.metrics();
+        let mut guest = FakeGuest::running(Box::new(device), 0);
+        for _ in 0..2 {
+            guest.queues[0].add(&[Buffer::Writable(0x1000, 64)]);
+        }
+        guest.kick().unwrap();
+        assert_eq!(guest.queues[0].take_used().len(), 1);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        guest.workers.turn().unwrap();
+        assert_eq!(guest.queues[0].take_used().len(), 1);
+        assert_eq!(metrics.entropy_rate_limiter_throttled.get(), 1);
     }
 
     #[test]

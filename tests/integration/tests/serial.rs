@@ -57,11 +57,24 @@ fn a_file_that_cannot_be_opened_is_named_and_can_be_corrected(vm: &mut TestVm) {
     vm.expect_pass();
 }
 
-#[vm_test(kernel = "hello")]
-fn a_limit_is_refused_and_none_is_not(vm: &mut TestVm) {
-    let limit = json!({ "rate_limiter": { "size": 1, "refill_time": 1 } });
-    let why = vm.refused("PUT", "/serial", Some(&limit));
-    assert!(why.contains("rate_limiter is not supported"), "{why}");
-    let none = json!({ "rate_limiter": { "size": 0, "refill_time": 1 } });
-    vm.put("/serial", &none);
+#[vm_test(kernel = "serial_flood")]
+fn output_over_the_limit_is_dropped_and_the_guest_goes_on(vm: &mut TestVm) {
+    let limit = json!({ "size": 1000, "one_time_burst": 24, "refill_time": 3_600_000 });
+    vm.put("/serial", &json!({ "rate_limiter": limit }));
+    vm.boot("boot_args", "kib=4");
+    vm.start();
+    assert_eq!(vm.wait_exit(), 0);
+    let bytes = vm.output().len();
+    // A token comes back every 3.6 seconds.
+    assert!((1024..1050).contains(&bytes), "{bytes}");
+}
+
+#[vm_test(kernel = "serial_flood")]
+fn a_bucket_with_a_zero_does_not_limit(vm: &mut TestVm) {
+    let limit = json!({ "size": 0, "refill_time": 1 });
+    vm.put("/serial", &json!({ "rate_limiter": limit }));
+    vm.boot("boot_args", "kib=4");
+    vm.start();
+    vm.expect_pass();
+    assert!(vm.output().len() > 4096);
 }

@@ -2,7 +2,6 @@
 
 use devices::virtio::block::{Block, BlockChange};
 use devices::virtio::net::Net;
-use devices::virtio::rng::Rng;
 use devices::virtio::vsock::Vsock;
 use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch};
 
@@ -176,8 +175,7 @@ impl Command for PutEntropy {
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
-        let device = Rng::open(&self.0)?;
-        vm.config.entropy = Some(Attachment::new(self.0, device));
+        vm.config.entropy = Some(self.0);
         Ok(())
     }
 }

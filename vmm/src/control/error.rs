@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use devices::legacy::KeyboardFull;
 use devices::virtio::block::DiskError;
 use devices::virtio::net::NetError;
-use devices::virtio::rng::RngError;
 use devices::virtio::vsock::VsockError;
 use vm_config::{MacAddress, MachineError};
 
@@ -43,9 +42,6 @@ pub enum CommandError {
     /// `PUT /vsock`.
     #[error("Vsock config error")]
     Vsock(#[from] VsockError),
-    /// `PUT /entropy`.
-    #[error("Entropy config error")]
-    Entropy(#[from] RngError),
     /// `PUT /balloon`.
     #[error("Balloon config error")]
     BalloonConfig(#[from] BalloonConfigError),

@@ -14,10 +14,6 @@ impl Command for PutSerial {
 
     /// The file is opened at the start.
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
-        let bucket = self.0.rate_limiter;
-        if bucket.is_some_and(|bucket| bucket.size > 0 && bucket.refill_time > 0) {
-            return Err(CommandError::NotSupported("serial rate_limiter"));
-        }
         vm.config.serial = self.0;
         Ok(())
     }

@@ -40,6 +40,30 @@ fn sink_that_refuses_is_counted_and_the_guest_goes_on() {
 }
 
 #[test]
+fn output_over_the_limit_is_dropped_and_counted_and_the_guest_goes_on() {
+    let (serial, irq, sink) = port();
+    let serial = serial.with_limit(Some(TokenBucket {
+        size: 4,
+        one_time_burst: Some(2),
+        refill_time: 3_600_000,
+    }));
+    write(&serial, INTERRUPT_ENABLE, IER_EMPTY);
+    for byte in b"hello, world" {
+        write(&serial, DATA, *byte);
+    }
+    assert_eq!(sink.take(), b"hello,");
+    let metrics = serial.metrics();
+    assert_eq!(metrics.rate_limiter_dropped_bytes.get(), 6);
+    assert_eq!(
+        (metrics.write_count.get(), metrics.error_count.get()),
+        (12, 0)
+    );
+    // Each byte is sent as far as the guest can tell.
+    assert_eq!(irq.take(), 13);
+    assert_eq!(read(&serial, LINE_STATUS), LSR_EMPTY);
+}
+
+#[test]
 fn every_byte_sent_by_interrupt_brings_the_next_interrupt() {
     let (serial, irq, _sink) = port();
     write(&serial, INTERRUPT_ENABLE, IER_EMPTY);
