@@ -3,6 +3,7 @@
 //! Nothing here knows KVM or HTTP. A device reads and writes [`GuestMemory`], raises an
 //! [`irq::IrqLine`], and is reached through [`Registers`]; the `vmm` crate supplies all three.
 
+pub mod acpi;
 pub mod irq;
 pub mod legacy;
 mod limiter;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use devices::acpi::{Events, Power, events, power};
 use devices::legacy::ioapic::{self, IoApic};
 use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
 use devices::pci::bus::{BAR_LEN, CONFIG_PORTS_LEN, DEVICES, ECAM_LEN};
@@ -20,8 +21,8 @@ use vm_config::{DeviceId, DeviceTransport, Drive, SerialConfig};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
-    COM1_PORT, ECAM_START, GSI_COM1, GSI_KEYBOARD, I8042_DATA_PORT, IOAPIC_START, MMIO64_START,
-    PCI_CONFIG_PORTS,
+    COM1_PORT, ECAM_START, EVENTS_PORT, GSI_COM1, GSI_EVENTS, GSI_KEYBOARD, I8042_DATA_PORT,
+    IOAPIC_START, MMIO64_START, PCI_CONFIG_PORTS, POWER_PORTS,
 };
 use crate::boot::cmdline::CommandLine;
 use crate::bus::Bus;
@@ -94,6 +95,7 @@ pub(crate) struct Attached {
     pub(crate) virtio: Vec<VirtioAttachment>,
     pub(crate) keyboard: Arc<I8042>,
     pub(crate) serial: Arc<Serial>,
+    pub(crate) events: Arc<Events>,
     /// The console is on standard output, and so on standard input.
     is_console_standard: bool,
     pub(crate) end: Arc<MachineEnd>,
@@ -187,6 +189,7 @@ fn attach_legacy(
     let keyboard_line = Box::new(wired_line(vm, GSI_KEYBOARD)?);
     let keyboard = Arc::new(I8042::new(keyboard_line, end.clone()));
     ports.add(I8042_DATA_PORT.into(), i8042::WINDOW_LEN, keyboard.clone());
+    let events = attach_acpi(&mut ports, &end, vm)?;
     Ok(Attached {
         ports,
         mmio,
@@ -194,9 +197,24 @@ fn attach_legacy(
         virtio: Vec::new(),
         keyboard,
         serial: port,
+        events,
         is_console_standard: config.serial_out_path.is_none(),
         end,
     })
+}
+
+/// The registers that the ACPI tables name.
+fn attach_acpi(
+    ports: &mut Bus,
+    end: &Arc<MachineEnd>,
+    vm: &KvmVm,
+) -> Result<Arc<Events>, AttachError> {
+    let off = Arc::clone(end);
+    let power = Power::new(Arc::new(move || off.power_off()), end.clone());
+    ports.add(POWER_PORTS.into(), power::WINDOW_LEN, Arc::new(power));
+    let events = Arc::new(Events::new(Box::new(wired_line(vm, GSI_EVENTS)?)));
+    ports.add(EVENTS_PORT.into(), events::WINDOW_LEN, events.clone());
+    Ok(events)
 }
 
 impl Attached {

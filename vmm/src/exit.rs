@@ -6,6 +6,9 @@ pub enum ExitReason {
     /// The guest reset the machine: the orderly end.
     #[error("the guest reset the machine")]
     Reset,
+    /// The guest switched the machine off: the other orderly end.
+    #[error("the guest switched the machine off")]
+    PowerOff,
     /// A vCPU could not go on: triple fault.
     #[error("vCPU {vcpu} shut down (triple fault)")]
     TripleFault {
@@ -36,11 +39,11 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
-    /// The process exit code: 0 for a reset, 1 for everything else.
+    /// The process exit code: 0 for a reset and for off, 1 for everything else.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Reset => 0,
+            Self::Reset | Self::PowerOff => 0,
             _ => 1,
         }
     }

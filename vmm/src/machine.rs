@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use devices::acpi::{Event, Events};
 use devices::legacy::I8042;
 use devices::virtio::transport::Slot;
 use devices::virtio::{Changed, VirtioDevice, Worker, WorkerId};
@@ -20,6 +21,7 @@ pub(crate) struct RunningMachine {
     around: Surroundings,
     virtio: Vec<VirtioAttachment>,
     keyboard: Arc<I8042>,
+    events: Arc<Events>,
     /// Reads the console's input; on the loop once the machine runs.
     console: Option<(WorkerId, Box<dyn Worker>)>,
     /// Holds the VM, and with it guest memory, as long as the vCPUs.
@@ -39,6 +41,7 @@ impl RunningMachine {
             },
             virtio: attached.virtio,
             keyboard: attached.keyboard,
+            events: attached.events,
             _vm: vm,
         }
     }
@@ -130,6 +133,10 @@ impl RunningMachine {
         self.keyboard
             .press_ctrl_alt_del()
             .map_err(CommandError::Keyboard)
+    }
+
+    pub(crate) fn press_power_button(&self) {
+        self.events.raise(Event::PowerButton);
     }
 
     fn run_vcpus(&self) {

@@ -1,7 +1,9 @@
 //! `PUT /actions`: what a client can make the microVM do.
 
 use serde::Deserialize;
-use vmm::control::{AFTER_START, Command, CommandError, InstanceStart, SendCtrlAltDel};
+use vmm::control::{
+    AFTER_START, Command, CommandError, InstanceStart, SendCtrlAltDel, SendPowerButton,
+};
 use vmm::{Lifecycle, Vm};
 
 use crate::answer::Answer;
@@ -20,6 +22,8 @@ enum ActionType {
     InstanceStart,
     /// Press Ctrl, Alt and Del.
     SendCtrlAltDel,
+    /// Press the power button: a guest that heeds it shuts down.
+    SendPowerButton,
 }
 
 /// `PUT /actions`.
@@ -57,6 +61,7 @@ pub(super) async fn put_action<V: Vmm>(
         ActionType::FlushMetrics => api.ask(FlushMetrics).await,
         ActionType::InstanceStart => api.ask(InstanceStart).await,
         ActionType::SendCtrlAltDel => api.ask(SendCtrlAltDel).await,
+        ActionType::SendPowerButton => api.ask(SendPowerButton).await,
     };
     Ok(result.into())
 }

@@ -59,9 +59,9 @@ const CTRL_ALT_DEL: [u8; 11] = [
 /// The same as the controller translates it for a driver that asks so (scan code set 1).
 const CTRL_ALT_DEL_TRANSLATED: [u8; 8] = [0x1d, 0x38, 0xe0, 0x53, 0xe0, 0xd3, 0xb8, 0x9d];
 
-/// What a guest pulls to reset the machine.
+/// What a guest pulls to end the machine.
 pub trait ResetLine: Send + Sync {
-    /// The guest wants a reset. Called on a vCPU's thread, with no lock held.
+    /// The guest wants it to end. Called on a vCPU's thread, with no lock held.
     fn reset(&self);
 }
 

@@ -25,7 +25,9 @@ pub use devices::{
 pub use error::{BootSourceError, CommandError, DriveError, DrivePatchError, NetworkError};
 pub use machine::{GetMachine, PatchMachine, PutMachine};
 pub use serial::PutSerial;
-pub use state::{GetLifecycle, GetVmConfig, Pause, Resume, SendCtrlAltDel, VmConfig};
+pub use state::{
+    GetLifecycle, GetVmConfig, Pause, Resume, SendCtrlAltDel, SendPowerButton, VmConfig,
+};
 
 use crate::event_loop::{self, Message, Receiver, Sender};
 use crate::{Lifecycle, Vm};

@@ -1,4 +1,4 @@
-//! The life of the machine: what it is doing, pause, resume, Ctrl-Alt-Del.
+//! The life of the machine: what it is doing, pause, resume, Ctrl-Alt-Del, the power button.
 
 use vm_config::{BalloonConfig, BootSource, Drive, Entropy, Machine, NetworkInterface, Vsock};
 
@@ -15,6 +15,8 @@ pub struct Pause;
 pub struct Resume;
 /// `PUT /actions` `SendCtrlAltDel`.
 pub struct SendCtrlAltDel;
+/// `PUT /actions` `SendPowerButton`.
+pub struct SendPowerButton;
 
 /// All that was configured.
 #[derive(Clone, Debug, Default)]
@@ -88,5 +90,16 @@ impl Command for SendCtrlAltDel {
             Some(machine) => machine.press_ctrl_alt_del(),
             None => Err(CommandError::BeforeStart),
         }
+    }
+}
+
+impl Command for SendPowerButton {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = AFTER_START;
+
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let machine = vm.machine.as_ref().ok_or(CommandError::BeforeStart)?;
+        machine.press_power_button();
+        Ok(())
     }
 }

@@ -44,13 +44,22 @@ impl MachineEnd {
             event_loop,
         }
     }
+
+    /// The guest switched the machine off.
+    pub(crate) fn power_off(&self) {
+        self.end(ExitReason::PowerOff);
+    }
+
+    fn end(&self, reason: ExitReason) {
+        self.is_over.store(true, Ordering::Release);
+        self.event_loop.send(Message::Ended(reason));
+    }
 }
 
 /// A guest's request to reset the machine ends it.
 impl ResetLine for MachineEnd {
     fn reset(&self) {
-        self.is_over.store(true, Ordering::Release);
-        self.event_loop.send(Message::Ended(ExitReason::Reset));
+        self.end(ExitReason::Reset);
     }
 }
 

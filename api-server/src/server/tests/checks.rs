@@ -333,6 +333,7 @@ fn good_requests_are_done() {
             ("PATCH", "/balloon/hinting/start", r#"{"zebra":1}"#),
             ("PATCH", "/balloon/hinting/stop", "x"),
             ("PUT", "/actions", r#"{"action_type":"SendCtrlAltDel"}"#),
+            ("PUT", "/actions", r#"{"action_type":"SendPowerButton"}"#),
             ("PUT", "/actions", r#"{"action_type":"FlushMetrics"}"#),
         ],
     );

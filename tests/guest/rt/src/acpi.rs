@@ -11,8 +11,6 @@ const HEADER_BYTES: u64 = 36;
 const MADT_FIRST_ENTRY: u64 = HEADER_BYTES + 8;
 /// `X_DSDT` of the FADT (5.2.9).
 const FADT_X_DSDT: u64 = 140;
-/// A name of four letters, a package and a double word.
-const ADDRESS_BYTES: u64 = 12;
 const PROCESSOR_LOCAL_APIC: u8 = 0;
 const ENABLED: u32 = 1;
 
@@ -88,15 +86,7 @@ pub fn configuration_space(rsdp: u64) -> u64 {
 /// The byte code is not interpreted: the name `ADDR` is looked for, and behind it a package of a double word
 /// and zero (ACPI 6.5, 20.2.5.4).
 pub fn generation_id(rsdp: u64) -> u64 {
-    let fadt = find_table(rsdp, *b"FACP");
-    let dsdt: u64 = physical::read(fadt + FADT_X_DSDT);
-    check_sum(dsdt, table_len(dsdt), "DSDT");
-    let end = dsdt + table_len(dsdt);
-    let found =
-        (dsdt..end - ADDRESS_BYTES).find(|at| physical::read::<u32>(*at).to_le_bytes() == *b"ADDR");
-    let Some(name) = found else {
-        crate::fail!("the DSDT has no ADDR")
-    };
+    let name = find_in_dsdt(rsdp, b"ADDR");
     let package = [4, 6, 7].map(|offset| physical::read::<u8>(name + offset));
     crate::check!(
         package == [0x12, 2, 0x0c],
@@ -105,7 +95,24 @@ pub fn generation_id(rsdp: u64) -> u64 {
     physical::read::<u32>(name + 8).into()
 }
 
-fn find_table(rsdp: u64, signature: [u8; 4]) -> u64 {
+/// Where `bytes` are in the DSDT. Fails the test if they are not.
+pub(crate) fn find_in_dsdt(rsdp: u64, bytes: &[u8]) -> u64 {
+    let fadt = find_table(rsdp, *b"FACP");
+    let dsdt: u64 = physical::read(fadt + FADT_X_DSDT);
+    check_sum(dsdt, table_len(dsdt), "DSDT");
+    let last = (dsdt + table_len(dsdt)).saturating_sub(bytes.len() as u64);
+    let is_here = |at: &u64| {
+        (*at..)
+            .zip(bytes)
+            .all(|(at, b)| physical::read::<u8>(at) == *b)
+    };
+    match (dsdt..=last).find(is_here) {
+        Some(at) => at,
+        None => crate::fail!("the DSDT has no {bytes:02x?}"),
+    }
+}
+
+pub(crate) fn find_table(rsdp: u64, signature: [u8; 4]) -> u64 {
     let magic: u64 = physical::read(rsdp);
     crate::check!(magic.to_le_bytes() == *b"RSD PTR ", "no RSDP at {rsdp:#x}");
     let revision: u8 = physical::read(rsdp + 15);

@@ -11,6 +11,7 @@
 #![no_std]
 
 pub mod acpi;
+pub mod acpi_power;
 pub mod apic;
 pub mod boot;
 pub mod checksum;

@@ -6,7 +6,7 @@
 //!                        -> MCFG, with PCI
 //! ```
 //!
-//! The machine is hardware-reduced: no 8259, no 8254, no PM timer, no SCI. A kernel that reads these tables then touches
+//! The machine is hardware-reduced: no 8259, no 8254, no PM timer, no SCI; it is switched off by the sleep registers. A kernel that reads these tables then touches
 //! none of them, counts time by kvmclock and wakes by the APIC timer's TSC deadline. Device interrupts are
 //! edge-triggered and active high, on I/O APIC pins of the same number as their GSI.
 //!
@@ -19,15 +19,17 @@ mod pci;
 
 use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic, ProcessorLocalApic};
 use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use devices::GuestMemory;
+use devices::acpi::power::{RESET, RESET_VALUE, SLEEP_CONTROL, SLEEP_STATUS};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::layout::{ECAM_START, IOAPIC_START, LAPIC_START, RSDP_START};
+use super::layout::{ECAM_START, IOAPIC_START, LAPIC_START, POWER_PORTS, RSDP_START};
 use super::system_area::{SystemArea, SystemAreaError};
 
 const OEM_ID: [u8; 6] = *b"CLOIST";
@@ -99,17 +101,28 @@ fn bytes_of(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
-/// §5.2.9. No register block at all: hardware-reduced.
+/// §5.2.9. No power management block at all: hardware-reduced.
 fn fadt(dsdt: GuestAddress) -> Vec<u8> {
     let mut fadt = FADTBuilder::new(OEM_ID, *b"CLSTFADT", OEM_REVISION)
         .dsdt_64(dsdt.0)
         .flag(Flags::HwReducedAcpi)
         .flag(Flags::PwrButton)
-        .flag(Flags::SlpButton);
+        .flag(Flags::SlpButton)
+        .flag(Flags::ResetRegSup);
+    fadt.sleep_control_reg = power_register(SLEEP_CONTROL);
+    fadt.sleep_status_reg = power_register(SLEEP_STATUS);
+    fadt.reset_reg = power_register(RESET);
+    fadt.reset_value = RESET_VALUE;
     let boot_flags = IAPC_8042 | IAPC_VGA_NOT_PRESENT | IAPC_CMOS_RTC_NOT_PRESENT;
     fadt.iapc_boot_arch = boot_flags.into();
     fadt.hypervisor_vendor_identity = u64::from_le_bytes(HYPERVISOR_ID).into();
     bytes_of(&fadt.finalize())
+}
+
+/// A byte among the power ports (§5.2.3.2).
+fn power_register(offset: u64) -> GAS {
+    let port = u64::from(POWER_PORTS) + offset;
+    GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, port)
 }
 
 /// §5.2.12. Flags 0: no 8259 (`PCAT_COMPAT`), so kernels do not look for one.

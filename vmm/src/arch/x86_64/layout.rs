@@ -87,8 +87,8 @@ pub const GSI_COM1: u32 = 4;
 pub const GSI_DEVICE_FIRST: u32 = 5;
 /// Last interrupt pin for devices.
 pub const GSI_DEVICE_LAST: u32 = IOAPIC_PINS - 2;
-/// Says that the generation id changed.
-pub const GSI_GENERATION: u32 = IOAPIC_PINS - 1;
+/// Says that something happened that `devices::acpi::events` knows.
+pub const GSI_EVENTS: u32 = IOAPIC_PINS - 1;
 /// First GSI for message-signalled interrupts.
 pub const GSI_MSI_FIRST: u32 = IOAPIC_PINS;
 /// Last GSI for message-signalled interrupts (`KVM_MAX_IRQ_ROUTES` - 1).
@@ -102,6 +102,10 @@ pub const I8042_DATA_PORT: u16 = 0x60;
 pub const I8042_COMMAND_PORT: u16 = 0x64;
 /// PCI configuration by port: address and data (PCI Local Bus 3.0 §3.2.2.3.2).
 pub const PCI_CONFIG_PORTS: u16 = 0xcf8;
+/// The three ports of `devices::acpi::power`.
+pub const POWER_PORTS: u16 = 0x600;
+/// The port of `devices::acpi::events`.
+pub const EVENTS_PORT: u16 = 0x603;
 
 /// Where RAM can lie, as (first byte, first byte after).
 const RAM_WINDOWS: [(u64, u64); 3] = [

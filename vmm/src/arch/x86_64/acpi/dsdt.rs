@@ -2,14 +2,17 @@
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed, Method, Name, Notify, ONE,
-    Package, Path, ResourceTemplate, Scope,
+    And, Arg, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
+    FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Name, Notify, ONE, OpRegion,
+    OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store, ZERO,
 };
 use acpi_tables::sdt::Sdt;
+use devices::acpi::Event;
+use devices::acpi::power::SLEEP_TYPE_OFF;
 
 use super::super::layout::{
-    COM1_PORT, GSI_COM1, GSI_DEVICE_FIRST, GSI_GENERATION, GSI_KEYBOARD, I8042_COMMAND_PORT,
-    I8042_DATA_PORT,
+    COM1_PORT, EVENTS_PORT, GSI_COM1, GSI_DEVICE_FIRST, GSI_EVENTS, GSI_KEYBOARD,
+    I8042_COMMAND_PORT, I8042_DATA_PORT,
 };
 use super::pci::host_bridge;
 use super::{Machine, MmioDevice, OEM_ID, OEM_REVISION, bytes_of};
@@ -19,11 +22,16 @@ const HEADER_LEN: u32 = 36;
 /// DSDT revision: 64-bit integers (§5.2.11.1).
 const DSDT_REVISION: u8 = 2;
 
+/// The generation id's device.
+const GENERATION: &str = "VGEN";
+/// The power button's.
+const POWER_BUTTON: &str = "PWRB";
+
 /// The whole table.
 pub(super) fn dsdt(machine: &Machine<'_>) -> Vec<u8> {
     let mut nodes: Vec<_> = machine.mmio_devices.iter().map(virtio).collect();
     let generation = generation(machine.generation_id.0);
-    nodes.extend([com1(), ps2(), generation, events()]);
+    nodes.extend([com1(), ps2(), generation, power_button(), events()]);
     if machine.has_pci {
         nodes.push(host_bridge());
     }
@@ -38,6 +46,7 @@ pub(super) fn dsdt(machine: &Machine<'_>) -> Vec<u8> {
         OEM_REVISION,
     );
     table.append_slice(&aml);
+    table.append_slice(&off());
     table.as_slice().to_vec()
 }
 
@@ -113,7 +122,7 @@ fn ps2() -> Encoded {
 fn generation(address: u64) -> Encoded {
     let (low, high) = (address & u64::from(u32::MAX), address >> 32);
     Encoded(bytes_of(&Device::new(
-        Path::new("VGEN"),
+        Path::new(GENERATION),
         vec![
             &Name::new(Path::new("_HID"), &"VMGENCTR"),
             &Name::new(Path::new("_CID"), &"VM_Gen_Counter"),
@@ -123,20 +132,62 @@ fn generation(address: u64) -> Encoded {
     )))
 }
 
+/// A power button (§4.8.3.1.2).
+fn power_button() -> Encoded {
+    let hid = Name::new(Path::new("_HID"), &EISAName::new("PNP0C0C"));
+    Encoded(bytes_of(&Device::new(Path::new(POWER_BUTTON), vec![&hid])))
+}
+
+/// `\_S5`: what to write to switch the machine off (§7.4.2).
+fn off() -> Vec<u8> {
+    let values = Package::new(vec![&SLEEP_TYPE_OFF, &ZERO, &ZERO, &ZERO]);
+    bytes_of(&Name::new(Path::new("_S5_"), &values))
+}
+
 /// The generic event device (§5.6.9): its interrupts are events of other devices.
 fn events() -> Encoded {
-    let interrupt = edge_interrupt(GSI_GENERATION);
-    let generation = Path::new("VGEN");
-    let has_changed = Notify::new(&generation, &0x80_u8);
-    let is_generation = Equal::new(&Arg(0), &GSI_GENERATION);
-    let dispatch = If::new(&is_generation, vec![&has_changed]);
+    let interrupt = edge_interrupt(GSI_EVENTS);
+    let port = OpRegion::new(
+        Path::new("EVTR"),
+        OpRegionSpace::SystemIO,
+        &EVENTS_PORT,
+        &ONE,
+    );
+    let register = Field::new(
+        Path::new("EVTR"),
+        FieldAccessType::Byte,
+        FieldLockRule::NoLock,
+        FieldUpdateRule::Preserve,
+        vec![FieldEntry::Named(*b"EVTS", 8)],
+    );
+    let dispatch = [
+        notify_on(Event::Generation, GENERATION),
+        notify_on(Event::PowerButton, POWER_BUTTON),
+    ];
+    let register_name = Path::new("EVTS");
+    let take = Store::new(&Local(0), &register_name);
+    let mut steps: Vec<&dyn Aml> = vec![&take];
+    steps.extend(dispatch.iter().map(|step| step as &dyn Aml));
+    let is_register = Equal::new(&Arg(0), &GSI_EVENTS);
+    let dispatch = If::new(&is_register, steps);
     Encoded(bytes_of(&Device::new(
         Path::new("GED_"),
         vec![
             &Name::new(Path::new("_HID"), &"ACPI0013"),
             &Name::new(Path::new("_UID"), &0_u8),
             &Name::new(Path::new("_CRS"), &ResourceTemplate::new(vec![&interrupt])),
+            &port,
+            &register,
             &Method::new(Path::new("_EVT"), 1, true, vec![&dispatch]),
         ],
     )))
+}
+
+/// Notifies `device` with 0x80 when the events in `Local0` have `event`.
+fn notify_on(event: Event, device: &str) -> Encoded {
+    let bit = event as u8;
+    let has_happened = And::new(&ZERO, &Local(0), &bit);
+    let device = Path::new(device);
+    let notify = Notify::new(&device, &0x80_u8);
+    Encoded(bytes_of(&If::new(&has_happened, vec![&notify])))
 }

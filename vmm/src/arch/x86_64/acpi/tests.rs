@@ -91,7 +91,7 @@ fn the_machine_is_hardware_reduced() {
     let fadt = &tables(&machine(1, &[]))[0];
     assert_eq!(fadt.len(), 276);
     assert_eq!((fadt[8], fadt[131]), (6, 5));
-    assert_eq!(word(fadt, 112), 1 << 20 | 1 << 5 | 1 << 4);
+    assert_eq!(word(fadt, 112), 1 << 20 | 1 << 10 | 1 << 5 | 1 << 4);
     assert_eq!(u16::from_le_bytes([fadt[109], fadt[110]]), 0b10_0110);
     assert_eq!(&fadt[268..], b"CLOISTER");
 }
@@ -160,7 +160,34 @@ fn the_generation_id_has_an_address_and_an_event() {
     ));
     // DefPackage (§20.2.5.4) of two elements: a double word, and zero.
     assert!(find(b"\x08ADDR\x12\x08\x02\x0c\x00\x00\x0a\x00\x00"));
-    // The interrupt, and a method that notifies (§20.2.5.3) when it is this one.
+    // The interrupt of the event device, and a method that for this one takes the register.
     assert!(find(&[0x89, 6, 0, 0b0011, 1, 23, 0, 0, 0]));
-    assert!(find(b"\x93\x68\x0a\x17\x86VGEN\x0a\x80"));
+    assert!(find(b"\x93\x68\x0a\x17\x70EVTS\x60"));
+    // If (And (Local0, bit)) { Notify (VGEN, 0x80) } (§20.2.5.3).
+    assert!(find(b"\xa0\x0c\x7b\x60\x01\x00\x86VGEN\x0a\x80"));
+}
+
+#[test]
+fn the_guest_can_switch_off_and_reset_the_machine() {
+    let tables = tables(&machine(1, &[]));
+    let (fadt, dsdt) = (&tables[0], &tables[tables.len() - 1]);
+    // Generic addresses (§5.2.3.2): a byte of port space. Sleep control, sleep status, reset (§5.2.9).
+    for (offset, port) in [(244, 0x600), (256, 0x601), (116, 0x602)] {
+        assert_eq!(fadt[offset..offset + 4], [1, 8, 0, 1]);
+        assert_eq!(long(fadt, offset + 4), port);
+    }
+    assert_eq!(fadt[128], 1, "reset value");
+    // `\_S5` after the scope: a package of four numbers, the first of them 5.
+    assert!(dsdt.ends_with(b"\x08_S5_\x12\x07\x04\x0a\x05\x00\x00\x00"));
+}
+
+#[test]
+fn the_power_button_is_a_device_with_an_event() {
+    let dsdt = tables(&machine(1, &[])).pop().unwrap();
+    let find = |needle: &[u8]| dsdt.windows(needle.len()).any(|w| w == needle);
+    assert!(find(b"PWRB\x08_HID\x0c\x41\xd0\x0c\x0c"));
+    assert!(find(b"\xa0\x0d\x7b\x60\x0a\x04\x00\x86PWRB\x0a\x80"));
+    // OperationRegion (EVTR, SystemIO, 0x603, 1), Field (EVTR, ByteAcc, NoLock, Preserve) { EVTS, 8 }.
+    assert!(find(b"\x5b\x80EVTR\x01\x0b\x03\x06\x01"));
+    assert!(find(b"\x5b\x81\x0bEVTR\x01EVTS\x08"));
 }
