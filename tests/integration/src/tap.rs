@@ -52,6 +52,24 @@ impl Tap {
         ip(&["link", "set", &self.name, "up"]);
     }
 
+    /// Tells the host the guest's hardware address, so that it asks nobody.
+    pub fn knows(&self, mac: &str) {
+        let guest = self.guest_ip();
+        ip(&["neigh", "add", &guest, "lladdr", mac, "dev", &self.name]);
+    }
+
+    /// Makes the interface, as a user would before a microVM: of one queue, or `multi_queue`. It stays until
+    /// [`Tap::remove`].
+    pub fn make(&self, options: &[&str]) {
+        let made = ["tuntap", "add", "dev", &self.name, "mode", "tap"];
+        ip(&[&made, options].concat());
+    }
+
+    /// Removes the interface that [`Tap::make`] made.
+    pub fn remove(&self) {
+        ip(&["link", "delete", &self.name]);
+    }
+
     /// Whether the host still has the interface.
     pub fn exists(&self) -> bool {
         std::path::Path::new("/sys/class/net")

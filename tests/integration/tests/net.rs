@@ -144,3 +144,74 @@ fn each_direction_has_its_own_limit(vm: &mut TestVm) {
     socket.send(b"quit").unwrap();
     vm.expect_pass();
 }
+
+#[vm_test(kernel = "net_pairs", mmio, pci)]
+fn answers_come_on_the_pair_of_queues_that_asked(vm: &mut TestVm) {
+    let tap = Tap::new();
+    let mac = "06:00:ac:10:00:05";
+    vm.put(
+        "/network-interfaces/eth0",
+        &json!({
+            "iface_id": "eth0", "host_dev_name": tap.name(), "guest_mac": mac, "num_queues": 4,
+        }),
+    );
+    tap.up();
+    tap.knows(mac);
+    let socket = UdpSocket::bind((tap.host_ip(), 0)).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let port = socket.local_addr().unwrap().port();
+    vm.boot("boot_args", format!("ip={} port={port}", tap.guest_ip()));
+    vm.start();
+    for question in 0..8_u16 {
+        let (_, asker) = socket.recv_from(&mut [0; 64]).unwrap();
+        assert_eq!(asker.port(), 1000 + question % 4);
+        socket.send_to(b"answer", asker).unwrap();
+    }
+    vm.expect_pass();
+}
+
+#[vm_test(kernel = "net_echo", mmio, pci)]
+fn a_driver_that_knows_one_pair_has_all_frames_on_it(vm: &mut TestVm) {
+    let interface = json!({ "guest_mac": "06:00:ac:10:00:06", "num_queues": 3 });
+    let (tap, socket) = boot_echo(vm, &interface);
+    let sockets: Vec<_> = (0..16)
+        .map(|_| {
+            let other = UdpSocket::bind((tap.host_ip(), 0)).unwrap();
+            other.connect(socket.peer_addr().unwrap()).unwrap();
+            other
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .unwrap();
+            other
+        })
+        .collect();
+    for (index, other) in sockets.iter().enumerate() {
+        other.send(&[index as u8]).unwrap();
+        let mut received = [0; 8];
+        assert_eq!(other.recv(&mut received).unwrap(), 1);
+        assert_eq!(received[0], index as u8);
+    }
+    socket.send(b"quit").unwrap();
+    vm.expect_pass();
+    assert!(!tap.exists(), "the tap is left behind");
+}
+
+#[vm_test(kernel = "hello")]
+fn a_tap_of_one_queue_serves_one_pair_only(vm: &mut TestVm) {
+    let tap = Tap::new();
+    tap.make(&[]);
+    let mut body = json!({ "iface_id": "eth0", "host_dev_name": tap.name(), "num_queues": 2 });
+    let why = vm.refused("PUT", "/network-interfaces/eth0", Some(&body));
+    assert!(why.contains("leave num_queues out"), "{why}");
+    body["num_queues"] = json!(1);
+    vm.put("/network-interfaces/eth0", &body);
+    for count in [0, 33] {
+        body["num_queues"] = json!(count);
+        let why = vm.refused("PUT", "/network-interfaces/eth0", Some(&body));
+        assert!(why.contains("is out of range [1, 32]"), "{why}");
+    }
+    vm.start();
+    vm.expect_pass();
+    tap.remove();
+}

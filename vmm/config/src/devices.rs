@@ -147,6 +147,10 @@ pub struct NetworkInterface {
     pub rx_rate_limiter: Option<RateLimiter>,
     /// Limits on what the guest sends.
     pub tx_rate_limiter: Option<RateLimiter>,
+    /// Pairs of queues, 1..=32; one by default. More need a tap with `multi_queue`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
+    pub num_queues: Option<u16>,
 }
 
 /// `PATCH /network-interfaces/{id}`: what is absent stays.

@@ -14,13 +14,9 @@ use crate::virtio::QueueError;
 use crate::virtio::chain::Chain;
 use crate::virtio::queue::{Completion, Queue};
 
-/// Frames received in one turn, refused buffers included.
-const TURN: usize = 64;
-
 /// The receive queue.
 pub(super) struct Receiver {
     queue: Queue,
-    pub(super) limiter: Limiter,
     /// Room for the longest frame.
     needed: usize,
     /// A frame may fill several chains.
@@ -63,9 +59,8 @@ enum Room {
 }
 
 impl Receiver {
-    pub(super) fn new(queue: Queue, limiter: Limiter, needed: usize, is_mergeable: bool) -> Self {
+    pub(super) fn new(queue: Queue, needed: usize, is_mergeable: bool) -> Self {
         Self {
-            limiter,
             chain: queue.new_chain(),
             held: VecDeque::new(),
             before_refused: 0,
@@ -94,7 +89,6 @@ impl Receiver {
             // Fails only when the ring is no longer memory, and then no driver can see it.
             let _ = self.queue.give_back(held.done, 0);
         }
-        self.limiter.stop();
         self.queue
     }
 
@@ -102,14 +96,21 @@ impl Receiver {
         self.queue.needs_interrupt()
     }
 
-    /// Receives what the tap has and the driver has room for, up to [`TURN`] frames.
-    pub(super) fn turn(&mut self, tap: &Tap, metrics: &NetMetrics) -> Result<Turn, QueueError> {
-        if !self.has_frames || !self.limiter.opens() {
+    /// Receives what the tap has, the driver has room for and `limiter` admits, up to `most` frames, refused buffers
+    /// included.
+    pub(super) fn turn(
+        &mut self,
+        tap: &Tap,
+        limiter: &mut Limiter,
+        metrics: &NetMetrics,
+        most: usize,
+    ) -> Result<Turn, QueueError> {
+        if !self.has_frames || !limiter.opens() {
             return Ok(Turn::Idle);
         }
         self.queue.disable_kicks()?;
         metrics.rx_count.increment();
-        for _ in 0..TURN {
+        for _ in 0..most {
             match self.refill(metrics)? {
                 Room::Enough => {}
                 // The driver may have added buffers before it saw that they are wanted.
@@ -122,15 +123,15 @@ impl Receiver {
                 Room::Refused => continue,
             }
             // A frame's length is not known before it is read: it passes when one byte may, and owes the rest.
-            if self.limiter.is_short_of(1) && !tap.has_frame() {
+            if limiter.is_short_of(1) && !tap.has_frame() {
                 self.has_frames = false;
                 return Ok(Turn::Idle);
             }
-            if !self.limiter.admits(1) {
+            if !limiter.admits(1) {
                 metrics.rx_rate_limiter_throttled.increment();
                 return Ok(Turn::Idle);
             }
-            if !self.receive(tap, metrics)? {
+            if !self.receive(tap, limiter, metrics)? {
                 return Ok(Turn::Idle);
             }
         }
@@ -175,7 +176,12 @@ impl Receiver {
     }
 
     /// Receives one frame, or loses it. False when the tap has none.
-    fn receive(&mut self, tap: &Tap, metrics: &NetMetrics) -> Result<bool, QueueError> {
+    fn receive(
+        &mut self,
+        tap: &Tap,
+        limiter: &mut Limiter,
+        metrics: &NetMetrics,
+    ) -> Result<bool, QueueError> {
         let room = self.chain.writable.len();
         // One byte more than there is room for tells a frame that fits from one that is cut.
         let len = match tap.receive(&mut self.chain.writable, &mut [0]) {
@@ -193,7 +199,7 @@ impl Receiver {
             metrics.rx_fails.increment();
             return Ok(true);
         }
-        self.limiter.spend(len as u64);
+        limiter.spend(len as u64);
         metrics.rx_packets_count.increment();
         metrics.rx_bytes_count.add(len as u64);
         self.give_back(len)?;

@@ -3,15 +3,21 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::frame::HEADER_LEN;
 use crate::sys::poll::is_readable;
 use crate::sys::segments::Segments;
-use crate::sys::tap::{NAME_LEN, attach, set_header_len, set_offloads};
+use crate::sys::tap::{Kind, NAME_LEN, attach, set_header_len, set_offloads, set_queue};
 
 const CSUM: u32 = libc::TUN_F_CSUM;
 const TSO: u32 = libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
 const UFO: u32 = libc::TUN_F_UFO;
+/// The kernel takes both or neither (`tun_set_offload`), from Linux 6.2 on.
+const USO: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+/// The most pairs of queues: as many as a machine can have vCPUs.
+pub const MAX_QUEUES: u16 = 32;
 
 /// A network interface that cannot be had. The first words are those existing clients look for.
 #[derive(Debug, thiserror::Error)]
@@ -25,11 +31,13 @@ pub enum NetError {
     #[error(
         "Could not create the network device: Open tap device failed: Error while creating ifreq structure: {}. Invalid TUN/TAP Backend provided by {name}. Check our documentation; {}",
         in_words(error),
-        remedy(error, name)
+        remedy(error, name, *kind)
     )]
     Tap {
         /// Which one.
         name: String,
+        /// What it was to be.
+        kind: Kind,
         /// The host's answer; part of the message, so not its source.
         error: io::Error,
     },
@@ -46,13 +54,32 @@ pub enum NetError {
     /// An MTU that no driver takes.
     #[error("Could not create the network device: MTU {0} is out of range [68, 65535]")]
     Mtu(u16),
+    /// More queues than there can be, or none.
+    #[error(
+        "Could not create the network device: num_queues {0} is out of range [1, {MAX_QUEUES}]"
+    )]
+    Queues(u16),
+    /// The host attached a queue and does not let go of it.
+    #[error(
+        "Could not create the network device: tap {name} does not take its queues apart ({error}); ask for one queue"
+    )]
+    SetQueue {
+        /// Which one.
+        name: String,
+        /// The host's answer.
+        error: io::Error,
+    },
 }
 
-/// An attached tap. Both directions say `WouldBlock` rather than block.
+/// One queue of an attached tap. Both directions say `WouldBlock` rather than block.
 #[derive(Debug)]
 pub struct Tap {
     file: File,
     offloads: Offloads,
+    /// It gets its share of the frames.
+    is_used: AtomicBool,
+    /// The kernel's way to that; a test's socket has none.
+    set_queue: fn(&File, bool) -> io::Result<()>,
 }
 
 /// Kinds of unfinished frames that a tap can hand over (`TUN_F_*`).
@@ -66,17 +93,41 @@ pub struct Offloads {
     pub tso6: bool,
     /// UDP that is not cut into fragments.
     pub ufo: bool,
+    /// UDP that is not cut into datagrams, over IPv4 and IPv6.
+    pub uso: bool,
 }
 
 impl Tap {
-    /// Attaches to the tap `name`, and makes it if it does not exist.
+    /// Attaches to the tap `name`, and makes it if it does not exist: `count` queues, of which the first is used. One
+    /// queue is a plain tap, as others make it.
     ///
     /// # Errors
     /// [`NetError`] says what to do.
-    pub fn open(name: &str) -> Result<Self, NetError> {
+    pub fn open(name: &str, count: u16) -> Result<Vec<Self>, NetError> {
+        let kind = if count == 1 {
+            Kind::SingleQueue
+        } else {
+            Kind::MultiQueue
+        };
+        let queue = |index| {
+            let queue = Self::open_queue(name, kind)?;
+            if index > 0 {
+                let unused = queue.set_used(false);
+                unused.map_err(|error| NetError::SetQueue {
+                    name: name.to_owned(),
+                    error,
+                })?;
+            }
+            Ok(queue)
+        };
+        (0..count).map(queue).collect()
+    }
+
+    fn open_queue(name: &str, kind: Kind) -> Result<Self, NetError> {
         let padded = padded(name).ok_or_else(|| NetError::Name(name.to_owned()))?;
-        let file = attach(&padded).map_err(|error| NetError::Tap {
+        let file = attach(&padded, kind).map_err(|error| NetError::Tap {
             name: name.to_owned(),
+            kind,
             error,
         })?;
         const LEN: libc::c_int = 12;
@@ -86,7 +137,24 @@ impl Tap {
             error,
         })?;
         let offloads = Offloads::of(&file);
-        Ok(Self { file, offloads })
+        Ok(Self {
+            file,
+            offloads,
+            is_used: AtomicBool::new(true),
+            set_queue,
+        })
+    }
+
+    /// Gives this queue its share of the frames, or takes it away (`TUNSETQUEUE`).
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn set_used(&self, is_used: bool) -> io::Result<()> {
+        if self.is_used.load(Ordering::Relaxed) != is_used {
+            (self.set_queue)(&self.file, is_used)?;
+            self.is_used.store(is_used, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// What it can hand over.
@@ -95,7 +163,8 @@ impl Tap {
         self.offloads
     }
 
-    /// Makes it hand over these, as far as it can, and finish everything else first.
+    /// Makes the tap hand over these in all queues, as far as it can, and finish everything else first. This queue is
+    /// in use.
     ///
     /// # Errors
     /// The host's.
@@ -138,6 +207,8 @@ impl Tap {
         Self {
             file: File::from(std::os::fd::OwnedFd::from(end)),
             offloads: Offloads::default(),
+            is_used: AtomicBool::new(true),
+            set_queue: |_, _| Ok(()),
         }
     }
 }
@@ -155,13 +226,20 @@ impl Offloads {
         let csum = takes(CSUM);
         let tso = csum && takes(CSUM | TSO);
         let ufo = tso && takes(CSUM | TSO | UFO);
+        let uso = tso && takes(CSUM | TSO | USO);
         takes(0);
         Self {
             csum,
             tso4: tso,
             tso6: tso,
             ufo,
+            uso,
         }
+    }
+
+    /// Frames may be longer than the network takes.
+    pub(super) fn hands_over_long_frames(self) -> bool {
+        self.tso4 || self.tso6 || self.ufo || self.uso
     }
 
     fn and(self, other: Self) -> Self {
@@ -170,6 +248,7 @@ impl Offloads {
             tso4: self.tso4 && other.tso4,
             tso6: self.tso6 && other.tso6,
             ufo: self.ufo && other.ufo,
+            uso: self.uso && other.uso,
         }
     }
 
@@ -179,6 +258,7 @@ impl Offloads {
             (self.tso4, libc::TUN_F_TSO4),
             (self.tso6, libc::TUN_F_TSO6),
             (self.ufo, UFO),
+            (self.uso, USO),
         ];
         let set = all.into_iter().filter(|(is_set, _)| *is_set);
         set.fold(0, |bits, (_, bit)| bits | bit)
@@ -209,13 +289,22 @@ fn in_words(error: &io::Error) -> String {
 }
 
 /// What a user can do about a tap that does not open.
-fn remedy(error: &io::Error, name: &str) -> String {
+fn remedy(error: &io::Error, name: &str, kind: Kind) -> String {
     match error.raw_os_error() {
         Some(libc::EBUSY) => {
             format!("another process uses {name}: stop it, or give each microVM a tap of its own")
         }
-        Some(libc::EPERM | libc::EACCES) => format!(
-            "run with CAP_NET_ADMIN, or make it first: `ip tuntap add dev {name} mode tap user <uid>`"
+        Some(libc::EPERM | libc::EACCES) => {
+            let queues = match kind {
+                Kind::SingleQueue => "",
+                Kind::MultiQueue => " multi_queue",
+            };
+            format!(
+                "run with CAP_NET_ADMIN, or make it first: `ip tuntap add dev {name} mode tap user <uid>{queues}`"
+            )
+        }
+        Some(libc::EINVAL) if kind == Kind::MultiQueue => format!(
+            "{name} exists and has one queue: leave num_queues out, or make the tap anew with `ip tuntap add dev {name} mode tap multi_queue`"
         ),
         Some(libc::EINVAL) => format!(
             "{name} exists and is no single-queue tap: `ip link delete {name}`, or use another name"
@@ -234,8 +323,8 @@ mod tests {
     /// A tap of a name no other test has, or `None` where this process may not make one.
     fn tap(suffix: char) -> Option<(String, Tap)> {
         let name = format!("clt{}{suffix}", std::process::id());
-        match Tap::open(&name) {
-            Ok(tap) => Some((name, tap)),
+        match Tap::open(&name, 1) {
+            Ok(mut queues) => Some((name, queues.remove(0))),
             Err(error) => {
                 eprintln!("skipped, runs with CAP_NET_ADMIN: {error}");
                 None
@@ -257,7 +346,7 @@ mod tests {
             "a b",
             "tap%d",
         ] {
-            let text = Tap::open(name).unwrap_err().to_string();
+            let text = Tap::open(name, 1).unwrap_err().to_string();
             let words = "Open tap device failed: Invalid interface name";
             assert!(text.contains(words), "{text}");
         }
@@ -267,7 +356,7 @@ mod tests {
     #[test]
     fn tap_in_use_says_so_and_what_to_do() {
         let Some((name, _tap)) = tap('b') else { return };
-        let text = Tap::open(&name).unwrap_err().to_string();
+        let text = Tap::open(&name, 1).unwrap_err().to_string();
         let words = format!(
             "Open tap device failed: Error while creating ifreq structure: Resource busy (os error 16). Invalid TUN/TAP Backend provided by {name}."
         );
@@ -290,6 +379,50 @@ mod tests {
         assert!(tap.offloads().csum && tap.offloads().tso4);
         tap.set_offloads(tap.offloads()).unwrap();
         tap.set_offloads(Offloads::default()).unwrap();
+    }
+
+    #[test]
+    fn each_kind_of_tap_refuses_the_other_and_says_what_to_do() {
+        let Some((name, plain)) = tap('k') else {
+            return;
+        };
+        let text = Tap::open(&name, 2).unwrap_err().to_string();
+        assert!(text.contains("leave num_queues out"), "{text}");
+        drop(plain);
+        let many = Tap::open(&name, 2).unwrap();
+        let text = Tap::open(&name, 1).unwrap_err().to_string();
+        assert!(text.contains("is no single-queue tap"), "{text}");
+        drop(many);
+    }
+
+    #[test]
+    fn queues_are_taken_into_use_and_out_again() {
+        if tap('q').is_none() {
+            return;
+        }
+        let name = format!("clt{}m", std::process::id());
+        let queues = Tap::open(&name, 3).unwrap();
+        let are_used = |queues: &[Tap]| {
+            let path = format!("/sys/class/net/{name}/queues");
+            let names = std::fs::read_dir(path).unwrap();
+            let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let used = queues
+                .iter()
+                .filter(|queue| queue.is_used.load(Ordering::Relaxed));
+            (
+                used.count(),
+                names.filter(|name| name.starts_with("rx")).count(),
+            )
+        };
+        assert_eq!(are_used(&queues), (1, 1));
+        for is_used in [true, false, false, true, true] {
+            for queue in &queues[1..] {
+                queue.set_used(is_used).unwrap();
+            }
+            let expected = if is_used { 3 } else { 1 };
+            assert_eq!(are_used(&queues), (expected, expected));
+            queues[0].set_offloads(queues[0].offloads()).unwrap();
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::os::unix::net::UnixDatagram;
 
 use vm_config::{DeviceId, RateLimiter, TokenBucket};
 
+use super::features::{accepted, offered};
+use super::worker::{KICK, TAP};
 use super::*;
 use crate::testing::suite::device_suite;
 use crate::testing::{Bench, Buffer, FakeGuest};
@@ -22,6 +24,7 @@ fn interface() -> NetworkInterface {
         mtu: None,
         rx_rate_limiter: None,
         tx_rate_limiter: None,
+        num_queues: None,
     }
 }
 
@@ -38,7 +41,7 @@ fn wire(features: u64) -> Wire {
 fn wire_of(interface: &NetworkInterface, features: u64) -> Wire {
     let (host, end) = UnixDatagram::pair().unwrap();
     host.set_nonblocking(true).unwrap();
-    let mut net = Net::on(Tap::fake(end), interface);
+    let mut net = Net::on(vec![Tap::fake(end)], interface);
     // The sockets cannot say so, but the test may accept it.
     net.features |= GUEST_TSO4;
     let metrics = net.metrics();
@@ -256,7 +259,7 @@ fn each_head_comes_back_once_though_one_between_waiting_ones_was_refused() {
 #[test]
 fn frames_are_received_after_a_read_that_was_refused() {
     let counter = rustix::event::eventfd(1, rustix::event::EventfdFlags::empty()).unwrap();
-    let mut net = Net::on(Tap::fake(counter), &interface());
+    let mut net = Net::on(vec![Tap::fake(counter)], &interface());
     let metrics = net.metrics();
     let mut bench = Bench::new(&mut net, MRG_RXBUF);
     let small = bench.drivers[0].add(&[Buffer::Writable(0x1000, 5)]);
@@ -293,7 +296,7 @@ fn features_follow_the_tap_and_the_interface() {
         guest_mac: None,
         ..interface()
     };
-    let net = Net::on(Tap::fake(end), &plain);
+    let net = Net::on(vec![Tap::fake(end)], &plain);
     let bare = 1 << 32 | 1 << 29 | MRG_RXBUF | 1;
     assert_eq!(net.traits().features, bare);
     assert_eq!(net.config_space(), [0; 12]);
@@ -302,7 +305,7 @@ fn features_follow_the_tap_and_the_interface() {
         mtu: Some(9000),
         ..interface()
     };
-    let net = Net::on(Tap::fake(end), &full);
+    let net = Net::on(vec![Tap::fake(end)], &full);
     assert_eq!(net.traits().features, bare | 1 << 5 | 1 << 3);
     assert_eq!(net.config_space(), [2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 40, 35]);
     let able = Offloads {
@@ -310,11 +313,13 @@ fn features_follow_the_tap_and_the_interface() {
         tso4: true,
         tso6: true,
         ufo: true,
+        uso: true,
     };
-    let all = [1, 7, 8, 10, 11, 12, 14];
+    let all = [1, 7, 8, 10, 11, 12, 14, 54, 55, 56];
     let all = all.iter().fold(bare, |bits, bit| bits | 1 << bit);
     assert_eq!(offered(able), all);
     assert_eq!(accepted(all), able);
+    assert!(!accepted(all & !(1 << 55)).uso, "a tap does both or none");
 }
 
 #[test]
@@ -333,6 +338,20 @@ fn what_is_impossible_or_missing_is_named() {
                 ..interface()
             },
             "Invalid interface name",
+        ),
+        (
+            NetworkInterface {
+                num_queues: Some(33),
+                ..interface()
+            },
+            "num_queues 33 is out of range [1, 32]",
+        ),
+        (
+            NetworkInterface {
+                num_queues: Some(0),
+                ..interface()
+            },
+            "num_queues 0 is out of range [1, 32]",
         ),
     ];
     for (interface, words) in cases {
@@ -419,7 +438,7 @@ fn limit_that_is_used_up_with_no_frame_left_arms_nothing() {
 fn frames_do_not_allocate() {
     let (host, end) = UnixDatagram::pair().unwrap();
     host.set_nonblocking(true).unwrap();
-    let mut bench = Bench::new(&mut Net::on(Tap::fake(end), &interface()), MRG_RXBUF);
+    let mut bench = Bench::new(&mut Net::on(vec![Tap::fake(end)], &interface()), MRG_RXBUF);
     let mut once = || {
         for _ in 0..4 {
             bench.drivers[0].add(&[Buffer::Writable(0x1000, 500)]);
@@ -440,7 +459,7 @@ fn frames_do_not_allocate() {
 
 device_suite!({
     let (_host, end) = UnixDatagram::pair().unwrap();
-    Box::new(Net::on(Tap::fake(end), &interface()))
+    Box::new(Net::on(vec![Tap::fake(end)], &interface()))
 });
 
 #[test]
@@ -455,4 +474,170 @@ fn refused_buffers_end_a_turn_like_frames() {
     wire.turn();
     assert_eq!(wire.received().len(), 2 * 64);
     assert_eq!(wire.metrics.rx_fails.get(), u64::from(QUEUE_SIZE));
+}
+
+/// An interface with three pairs, on sockets, as a driver sees it that accepted `features`.
+struct ManyWires {
+    guest: FakeGuest,
+    hosts: Vec<UnixDatagram>,
+}
+
+const CTRL_VQ: u64 = 1 << bit::VIRTIO_NET_F_CTRL_VQ;
+const MQ: u64 = 1 << bit::VIRTIO_NET_F_MQ;
+/// Where commands lie, and their answers.
+const COMMAND: u64 = 0x9000;
+
+fn many_wires(features: u64) -> ManyWires {
+    let (hosts, taps) = (0..3).map(|_| pair_of_ends()).unzip();
+    let net = Net::on(taps, &interface());
+    ManyWires {
+        guest: FakeGuest::running(Box::new(net), features),
+        hosts,
+    }
+}
+
+fn pair_of_ends() -> (UnixDatagram, Tap) {
+    let (host, end) = UnixDatagram::pair().unwrap();
+    host.set_nonblocking(true).unwrap();
+    (host, Tap::fake(end))
+}
+
+impl ManyWires {
+    /// Sends a command on queue `queue`; its answer.
+    fn command(&mut self, queue: usize, command: &[u8]) -> u8 {
+        self.guest.poke(COMMAND, command);
+        self.guest.poke(COMMAND + 0x100, &[0xee]);
+        let len = u32::try_from(command.len()).unwrap();
+        let control = &mut self.guest.queues[queue];
+        // As Linux does: the header, the data and the answer are apart.
+        control.add(&[
+            Buffer::Readable(COMMAND, 2),
+            Buffer::Readable(COMMAND + 2, len - 2),
+            Buffer::Writable(COMMAND + 0x100, 1),
+        ]);
+        self.guest.kick().unwrap();
+        assert_eq!(self.guest.queues[queue].take_used().len(), 1);
+        self.guest.peek(COMMAND + 0x100, 1)[0]
+    }
+
+    /// The pairs on whose receive queue a frame from each host's end arrives.
+    fn reached(&mut self) -> Vec<usize> {
+        for (index, host) in self.hosts.iter().enumerate() {
+            self.guest.queues[2 * index].add(&[Buffer::Writable(0x1000, 2000)]);
+            host.send(&[0; 100]).unwrap();
+        }
+        self.guest.kick().unwrap();
+        let receive = self.guest.queues.iter_mut().step_by(2).take(3);
+        let used: Vec<_> = receive.map(|queue| !queue.take_used().is_empty()).collect();
+        (0..3).filter(|index| used[*index]).collect()
+    }
+
+    /// The hosts' ends that a frame sent from each transmit queue reaches.
+    fn sent(&mut self) -> Vec<usize> {
+        for index in 0..3 {
+            self.guest.queues[2 * index + 1].add(&[Buffer::Readable(0x4000, 100)]);
+        }
+        self.guest.kick().unwrap();
+        let hosts = self.hosts.iter().enumerate();
+        let reached = hosts.filter(|(_, host)| host.recv(&mut [0; 200]).is_ok());
+        reached.map(|(index, _)| index).collect()
+    }
+}
+
+#[test]
+fn pairs_are_used_as_the_driver_says() {
+    let mut wires = many_wires(CTRL_VQ | MQ);
+    assert_eq!(wires.guest.queues.len(), 7);
+    assert_eq!((wires.reached(), wires.sent()), (vec![0], vec![0]));
+    assert_eq!(wires.command(6, &[4, 0, 3, 0]), 0);
+    wires.guest.kick().unwrap();
+    assert_eq!(wires.sent(), [0, 1, 2]);
+    assert_eq!(wires.reached(), [0, 1, 2]);
+    assert_eq!(wires.command(6, &[4, 0, 2, 0]), 0);
+    assert_eq!(wires.reached(), [0, 1]);
+}
+
+#[test]
+fn pairs_in_use_outlive_a_pause_and_not_a_reset() {
+    let mut wires = many_wires(CTRL_VQ | MQ);
+    assert_eq!(wires.command(6, &[4, 0, 2, 0]), 0);
+    wires.guest.transport.slot().pause();
+    wires.guest.transport.slot().resume();
+    assert_eq!(wires.reached(), [0, 1]);
+    wires.guest.write(0x70, 0);
+    wires.guest.start(CTRL_VQ | MQ);
+    for host in &wires.hosts {
+        while host.recv(&mut [0; 200]).is_ok() {}
+    }
+    assert_eq!(wires.reached(), [0]);
+}
+
+#[test]
+fn commands_that_make_no_sense_are_refused() {
+    let mut wires = many_wires(CTRL_VQ | MQ);
+    let refused: &[&[u8]] = &[
+        &[4, 0, 0, 0],
+        &[4, 0, 4, 0],
+        &[4, 0, 0, 0x80],
+        &[4, 1, 1, 0],
+        &[1, 0, 1, 0],
+        &[4, 0, 2],
+        &[4, 0, 2, 0, 0],
+    ];
+    for command in refused {
+        assert_eq!(wires.command(6, command), 1, "{command:?}");
+    }
+    assert_eq!(wires.reached(), [0]);
+}
+
+#[test]
+fn driver_without_mq_has_one_pair_and_its_control_queue_behind_it() {
+    let mut wires = many_wires(CTRL_VQ);
+    assert_eq!(wires.command(2, &[4, 0, 1, 0]), 0);
+    assert_eq!(wires.command(2, &[4, 0, 2, 0]), 1);
+    wires.hosts[0].send(&[0; 100]).unwrap();
+    wires.guest.queues[0].add(&[Buffer::Writable(0x1000, 2000)]);
+    wires.guest.kick().unwrap();
+    assert_eq!(wires.guest.queues[0].take_used().len(), 1);
+    let mut plain = many_wires(0);
+    assert_eq!(plain.reached(), [0]);
+}
+
+mod with_many_pairs {
+    use super::*;
+
+    device_suite!({
+        let (_hosts, taps): (Vec<_>, _) = (0..3).map(|_| pair_of_ends()).unzip();
+        Box::new(Net::on(taps, &interface()))
+    });
+}
+
+#[test]
+fn one_pair_does_not_use_up_the_limit_of_all() {
+    let limited = NetworkInterface {
+        rx_rate_limiter: ops(2, 100),
+        ..interface()
+    };
+    let (hosts, taps): (Vec<_>, _) = (0..2).map(|_| pair_of_ends()).unzip();
+    let mut guest = FakeGuest::running(Box::new(Net::on(taps, &limited)), CTRL_VQ | MQ);
+    guest.poke(COMMAND, &[4, 0, 2, 0]);
+    guest.queues[4].add(&[
+        Buffer::Readable(COMMAND, 4),
+        Buffer::Writable(COMMAND + 0x100, 1),
+    ]);
+    guest.kick().unwrap();
+    for _ in 0..64 {
+        guest.queues[0].add(&[Buffer::Writable(0x1000, 2000)]);
+        guest.queues[2].add(&[Buffer::Writable(0x1000, 2000)]);
+    }
+    let mut received = [0; 2];
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while received.iter().any(|count| *count < 5) {
+        assert!(std::time::Instant::now() < deadline, "{received:?}");
+        for (index, host) in hosts.iter().enumerate() {
+            while host.send(&[0; 60]).is_ok() {}
+            received[index] += guest.queues[2 * index].take_used().len();
+        }
+        guest.kick().unwrap();
+    }
 }

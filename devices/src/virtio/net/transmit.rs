@@ -11,13 +11,9 @@ use crate::virtio::QueueError;
 use crate::virtio::chain::Chain;
 use crate::virtio::queue::Queue;
 
-/// Frames sent in one turn.
-const TURN: usize = 128;
-
 /// The transmit queue.
 pub(super) struct Transmitter {
     queue: Queue,
-    pub(super) limiter: Limiter,
     /// Reused by every frame.
     chain: Chain,
     /// The guest's address, if it was given one.
@@ -27,9 +23,8 @@ pub(super) struct Transmitter {
 }
 
 impl Transmitter {
-    pub(super) fn new(queue: Queue, limiter: Limiter, mac: Option<[u8; 6]>) -> Self {
+    pub(super) fn new(queue: Queue, mac: Option<[u8; 6]>) -> Self {
         Self {
-            limiter,
             chain: queue.new_chain(),
             queue,
             mac,
@@ -44,7 +39,6 @@ impl Transmitter {
 
     /// Nothing is held between two events.
     pub(super) fn stop(self) -> Queue {
-        self.limiter.stop();
         self.queue
     }
 
@@ -52,26 +46,32 @@ impl Transmitter {
         self.queue.needs_interrupt()
     }
 
-    /// Sends what the driver has and the tap takes, up to [`TURN`] frames.
-    pub(super) fn turn(&mut self, tap: &Tap, metrics: &NetMetrics) -> Result<Turn, QueueError> {
-        if self.is_blocked || !self.limiter.opens() {
+    /// Sends what the driver has, the tap takes and `limiter` admits, up to `most` frames.
+    pub(super) fn turn(
+        &mut self,
+        tap: &Tap,
+        limiter: &mut Limiter,
+        metrics: &NetMetrics,
+        most: usize,
+    ) -> Result<Turn, QueueError> {
+        if self.is_blocked || !limiter.opens() {
             return Ok(Turn::Idle);
         }
         self.queue.disable_kicks()?;
         let mut sent = 0;
         loop {
-            while sent < TURN
+            while sent < most
                 && let Some(done) = self.queue.pop(&mut self.chain)?
             {
                 // The tap and the timer each are an event when there is room again.
-                if !self.send(tap, metrics) {
+                if !self.send(tap, limiter, metrics) {
                     self.queue.put_back(done);
                     return Ok(Turn::Idle);
                 }
                 self.queue.give_back(done, 0)?;
                 sent += 1;
             }
-            if sent == TURN {
+            if sent == most {
                 metrics.tx_remaining_reqs_count.increment();
                 return Ok(Turn::More);
             }
@@ -88,20 +88,20 @@ impl Transmitter {
     }
 
     /// Sends the frame in `chain`, or drops it. False when it has to wait, for its rate limit or for the tap.
-    fn send(&mut self, tap: &Tap, metrics: &NetMetrics) -> bool {
+    fn send(&mut self, tap: &Tap, limiter: &mut Limiter, metrics: &NetMetrics) -> bool {
         let Ok(frame) = parse(&self.chain.readable) else {
             metrics.tx_malformed_frames.increment();
             metrics.tx_fails.increment();
             return true;
         };
         let len = frame.len as u64;
-        if !self.limiter.admits(len) {
+        if !limiter.admits(len) {
             metrics.tx_rate_limiter_throttled.increment();
             return false;
         }
         match tap.send(&self.chain.readable) {
             Ok(_) => {
-                self.limiter.spend(len);
+                limiter.spend(len);
                 metrics.tx_packets_count.increment();
                 metrics.tx_bytes_count.add(len);
             }
