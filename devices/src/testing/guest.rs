@@ -1,175 +1,140 @@
-//! A guest with one device in it, on the memory-mapped transport.
+//! A guest with one device in it, whatever transport the device is on.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-
-use super::{FakeDriver, FakeIrq, InlineLoop, guest_memory};
-use crate::virtio::{MmioTransport, QueueError, VirtioDevice, WorkerId, WorkerLoop};
-use crate::{GuestMemory, Registers};
+use super::{FakeDriver, InlineLoop, guest_memory};
+use crate::GuestMemory;
+use crate::virtio::queue::QueueState;
+use crate::virtio::transport::{RestoreError, Slot};
+use crate::virtio::{QueueError, VirtioDevice};
 
 /// Guest memory in bytes; queues lie in its upper half.
-const MEMORY: usize = 4 << 20;
-const QUEUES_AT: u64 = 2 << 20;
+pub const MEMORY: usize = 4 << 20;
+/// Where queues begin.
+pub const QUEUES_AT: u64 = 2 << 20;
+
 /// Features a driver must accept.
 const VERSION_1: u64 = 1 << 32;
 
-/// A device, its transport, and a driver.
-pub struct FakeGuest {
-    /// The window.
-    pub transport: Arc<MmioTransport>,
-    /// The line of the device.
-    pub irq: FakeIrq,
-    /// The loop on which the device runs.
-    pub workers: Arc<InlineLoop>,
-    /// Guest memory: the lower 2 MiB are the test's.
-    pub memory: Arc<GuestMemory>,
-    /// The queues, once the driver set them up.
-    pub queues: Vec<FakeDriver>,
+// Device status (virtio 1.2 §2.1).
+const ACKNOWLEDGE: u32 = 1;
+const DRIVER: u32 = 3;
+const FEATURES_OK: u32 = 11;
+/// The device runs.
+pub const RUNNING: u32 = 15;
+/// The device gave up.
+pub const NEEDS_RESET: u32 = 0x40;
+
+/// Where a driver's access goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Into the transport's window.
+    Window(u64),
+    /// Into PCI configuration space; nowhere on a transport without one.
+    Configuration(u16),
 }
 
-impl FakeGuest {
-    /// A guest whose driver has not touched the device.
-    ///
-    /// # Panics
-    /// When the host has no eventfd.
-    #[must_use]
-    pub fn new(device: Box<dyn VirtioDevice>) -> Self {
-        Self::with_memory(device, guest_memory(MEMORY))
-    }
+/// A driver's view of a transport, and the test's of what is behind it.
+pub trait Guest: Sized {
+    /// What the transport saves.
+    type State: Clone + Debug + PartialEq;
 
-    /// The same, in memory that may already hold something.
+    /// A guest whose driver has not touched the device, in memory that may already hold something.
+    fn with_memory(device: Box<dyn VirtioDevice>, memory: Arc<GuestMemory>) -> Self;
+    /// The device behind the transport.
+    fn slot(&self) -> &Slot;
+    /// The loop on which the device runs.
+    fn workers(&self) -> &InlineLoop;
+    /// Guest memory: the lower 2 MiB are the test's.
+    fn memory(&self) -> &Arc<GuestMemory>;
+    /// The queues, once the driver set them up.
+    fn queues(&mut self) -> &mut Vec<FakeDriver>;
+
+    /// Places at which something is, and some beside.
+    fn places(&self) -> Vec<Place>;
+    /// Reads 1 to 8 bytes.
+    fn read_at(&self, place: Place, data: &mut [u8]);
+    /// Writes 1 to 8 bytes.
+    fn write_at(&self, place: Place, data: &[u8]);
+
+    /// Puts right what a driver finds set up when it first looks.
+    fn prepare(&self);
+    /// The device status.
+    fn status(&self) -> u32;
+    /// Writes the device status.
+    fn set_status(&self, status: u32);
+    /// Writes the features that the driver accepts.
+    fn accept(&self, features: u64);
+    /// The greatest size of a queue; 0 for one that does not exist.
+    fn max_size(&self, queue: u16) -> u16;
+    /// Tells the device of a queue and enables it.
+    fn enable(&self, queue: u16, state: &QueueState);
+    /// Kicks the device.
+    fn notify(&self, queue: u16);
+
+    /// What the transport would save.
+    fn state(&self) -> Option<Self::State>;
+    /// Adopts what another transport saved.
     ///
-    /// # Panics
-    /// When the host has no eventfd.
+    /// # Errors
+    /// When it does not fit.
+    fn restore(&self, state: Self::State) -> Result<(), RestoreError>;
+
+    /// A guest whose driver has not touched the device.
     #[must_use]
-    pub fn with_memory(device: Box<dyn VirtioDevice>, memory: Arc<GuestMemory>) -> Self {
-        let (irq, workers) = (FakeIrq::default(), Arc::new(InlineLoop::default()));
-        let transport = MmioTransport::new(
-            WorkerId(7),
-            device,
-            Arc::clone(&memory),
-            Box::new(irq.clone()),
-            EventFd::new(EFD_NONBLOCK).expect("the host has an eventfd"),
-            Arc::clone(&workers) as Arc<dyn WorkerLoop>,
-        );
-        Self {
-            transport: Arc::new(transport),
-            irq,
-            workers,
-            memory,
-            queues: Vec::new(),
-        }
+    fn new(device: Box<dyn VirtioDevice>) -> Self {
+        Self::with_memory(device, guest_memory(MEMORY))
     }
 
     /// A guest whose driver runs the device with `features` and `VERSION_1`.
     #[must_use]
-    pub fn running(device: Box<dyn VirtioDevice>, features: u64) -> Self {
+    fn running(device: Box<dyn VirtioDevice>, features: u64) -> Self {
         let mut guest = Self::new(device);
         guest.start(features);
         guest
     }
 
     /// Does all that a driver does to start the device (virtio 1.2 §3.1.1).
-    pub fn start(&mut self, features: u64) {
+    fn start(&mut self, features: u64) {
+        self.prepare();
         self.negotiate(features);
-        self.set_up_queues();
-        self.write(0x70, 15);
+        self.set_up_queues_of(u16::MAX);
+        self.set_status(RUNNING);
     }
 
     /// Status up to FEATURES_OK.
-    pub fn negotiate(&self, features: u64) {
-        let features = features | VERSION_1;
-        self.write(0x70, 1);
-        self.write(0x70, 3);
-        for (word, bits) in [(0, features & 0xffff_ffff), (1, features >> 32)] {
-            self.write(0x24, word);
-            self.write(0x20, u32::try_from(bits).expect("half a word"));
-        }
-        self.write(0x70, 11);
-    }
-
-    /// Lays out every queue the device has, at its greatest size.
-    pub fn set_up_queues(&mut self) {
-        self.set_up_queues_of(u16::MAX);
+    fn negotiate(&self, features: u64) {
+        self.set_status(ACKNOWLEDGE);
+        self.set_status(DRIVER);
+        self.accept(features | VERSION_1);
+        self.set_status(FEATURES_OK);
     }
 
     /// Lays out every queue the device has, at `size` if it takes that many.
-    pub fn set_up_queues_of(&mut self, size: u16) {
-        self.queues.clear();
+    fn set_up_queues_of(&mut self, size: u16) {
+        self.queues().clear();
         let mut base = QUEUES_AT;
-        for index in 0.. {
-            self.write(0x30, index);
-            let max = self.read(0x34);
+        for queue in 0.. {
+            let max = self.max_size(queue);
             if max == 0 {
                 return;
             }
-            let size = u16::try_from(max).expect("a queue size").min(size);
-            let mut driver = FakeDriver::new(&self.memory, base, size);
+            let size = max.min(size);
+            let mut driver = FakeDriver::new(self.memory(), base, size);
             driver.reset();
-            self.write_queue(&driver);
+            self.enable(queue, &driver.state());
             base += FakeDriver::footprint(size);
-            self.queues.push(driver);
+            self.queues().push(driver);
         }
-    }
-
-    /// Tells the device of the selected queue.
-    fn write_queue(&self, driver: &FakeDriver) {
-        let state = driver.state();
-        self.write(0x38, state.size.into());
-        for (register, address) in [
-            (0x80, state.descriptor_table),
-            (0x90, state.available_ring),
-            (0xa0, state.used_ring),
-        ] {
-            let low = u32::try_from(address & 0xffff_ffff).expect("half a word");
-            self.write(register, low);
-            self.write(register + 4, 0);
-        }
-        self.write(0x44, 1);
-    }
-
-    /// Writes a register.
-    pub fn write(&self, register: u64, value: u32) {
-        self.transport.write(register, &value.to_le_bytes());
-    }
-
-    /// Reads a register.
-    #[must_use]
-    pub fn read(&self, register: u64) -> u32 {
-        let mut word = [0; 4];
-        self.transport.read(register, &mut word);
-        u32::from_le_bytes(word)
     }
 
     /// Kicks the device and turns the loop once.
     ///
     /// # Errors
     /// When the device gave up.
-    pub fn kick(&self) -> Result<(), QueueError> {
-        self.write(0x50, 0);
-        self.workers.turn()
-    }
-
-    /// Writes guest memory.
-    ///
-    /// # Panics
-    /// When it is not memory.
-    pub fn poke(&self, at: u64, bytes: &[u8]) {
-        let written = self.memory.write_slice(bytes, GuestAddress(at));
-        written.expect("inside guest memory");
-    }
-
-    /// Reads guest memory.
-    ///
-    /// # Panics
-    /// When it is not memory.
-    #[must_use]
-    pub fn peek(&self, at: u64, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        let read = self.memory.read_slice(&mut bytes, GuestAddress(at));
-        read.expect("inside guest memory");
-        bytes
+    fn kick(&self) -> Result<(), QueueError> {
+        self.notify(0);
+        self.workers().turn()
     }
 }

@@ -2,7 +2,9 @@
 //! it needs KVM or root.
 
 mod driver;
-mod guest;
+pub mod guest;
+mod mmio;
+mod pci;
 pub mod suite;
 
 use std::collections::BTreeMap;
@@ -11,7 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use driver::{Buffer, FakeDriver};
-pub use guest::FakeGuest;
+pub use guest::{Guest, MEMORY};
+pub use mmio::FakeGuest;
+pub use pci::PciGuest;
 use vm_memory::GuestAddress;
 
 use crate::GuestMemory;
