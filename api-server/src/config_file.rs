@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tracing::{error, info};
 use vm_config::{
-    BalloonConfig, BootSource, Drive, Entropy, LoggerConfig, Machine, NetworkInterface,
+    BalloonConfig, BootSource, Drive, Entropy, LoggerConfig, Machine, NetworkInterface, PmemConfig,
     SerialConfig, Vsock,
 };
 use vmm::control::{
     Command, CommandError, Control, InstanceStart, PutBalloon, PutBootSource, PutDrive, PutEntropy,
-    PutMachine, PutNetworkInterface, PutSerial, PutVsock,
+    PutMachine, PutNetworkInterface, PutPmem, PutSerial, PutVsock,
 };
 
 use crate::error::chain;
@@ -30,7 +30,7 @@ struct ConfigFile {
     logger: Option<LoggerConfig>,
     serial: Option<SerialConfig>,
     #[serde(default)]
-    pmem: Vec<IgnoredAny>,
+    pmem: Vec<PmemConfig>,
     balloon: Option<BalloonConfig>,
     cpu_config: Option<IgnoredAny>,
     entropy: Option<Entropy>,
@@ -79,6 +79,9 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     if let Some(entropy) = file.entropy {
         queue(control, PutEntropy(entropy));
     }
+    for pmem in file.pmem {
+        queue(control, PutPmem(pmem));
+    }
     if let Some(balloon) = file.balloon {
         queue(control, PutBalloon(balloon));
     }
@@ -113,7 +116,6 @@ impl ConfigFile {
             ("\"metrics\"", self.metrics.is_some()),
             ("\"cpu-config\"", self.cpu_config.is_some()),
             ("\"mmds-config\"", self.mmds_config.is_some()),
-            ("\"pmem\"", !self.pmem.is_empty()),
             ("\"memory-hotplug\"", self.memory_hotplug.is_some()),
         ]
         .into_iter()
@@ -172,7 +174,7 @@ mod tests {
     #[test]
     fn parts_of_later_builds_are_named() {
         for (extra, key) in [
-            (r#", "pmem": [{}]"#, Some("\"pmem\"")),
+            (r#", "cpu-config": "f""#, Some("\"cpu-config\"")),
             (r#", "pmem": [], "balloon": null"#, None),
         ] {
             let file = parse(&format!(r#", "drives": []{extra}"#)).unwrap();

@@ -292,8 +292,8 @@ fn a_configuration_that_cannot_boot_is_told_and_ends_it() {
             "Boot source error: The kernel file cannot be opened",
         ),
         (
-            r#"{"drives":[],"boot-source":{"kernel_image_path":"k"},"pmem":[{}]}"#,
-            "\"pmem\" is not supported by this build",
+            r#"{"drives":[],"boot-source":{"kernel_image_path":"k"},"cpu-config":"f"}"#,
+            "\"cpu-config\" is not supported by this build",
         ),
     ] {
         fs::write(&file, config).unwrap();

@@ -171,6 +171,23 @@ pub struct EntropyMetrics {
     pub rate_limiter_event_count: Counter,
 }
 
+/// Persistent memory (`pmem_{id}`).
+#[derive(Debug, Default, Serialize)]
+pub struct PmemMetrics {
+    /// The driver started it and it could not start.
+    pub activate_fails: Counter,
+    /// Accesses to the configuration space that failed: there are none.
+    pub cfg_fails: Counter,
+    /// Flushes that failed, requests that broke a rule, broken rings.
+    pub event_fails: Counter,
+    /// Kicks.
+    pub queue_event_count: Counter,
+    /// Times flushes had to wait for a rate limit.
+    pub rate_limiter_throttled_events: Counter,
+    /// Times the wait for a rate limit ended.
+    pub rate_limiter_event_count: Counter,
+}
+
 /// The vsock device (`vsock`). `rx` is towards the guest, `tx` from it.
 #[derive(Debug, Default, Serialize)]
 pub struct VsockMetrics {

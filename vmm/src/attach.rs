@@ -29,9 +29,10 @@ use crate::bus::Bus;
 use crate::configuration::{Configuration, balloon_id};
 use crate::console;
 use crate::event_loop::Sender;
-use crate::kvm::{InterruptControllers, KvmError, KvmVm};
+use crate::kvm::{InterruptControllers, KvmError, KvmVm, MemorySlot};
 use crate::messages::MessageVectors;
 use crate::placement::{MAX_VECTORS, MmioPlace, OutOfPlaces, PciPlace, Place, Placement};
+use crate::pmem::OpenPmem;
 use crate::vcpu::MachineEnd;
 
 /// The console's input has the place behind those of all devices.
@@ -83,6 +84,8 @@ pub(crate) struct VirtioAttachment {
     pub(crate) id: DeviceId,
     pub(crate) place: Place,
     pub(crate) transport: Arc<dyn Transport>,
+    /// The memory that the guest has of it.
+    pub(crate) memory: Option<MemorySlot>,
 }
 
 /// The devices of a machine, on its buses.
@@ -104,6 +107,7 @@ pub(crate) struct Attached {
 /// Takes the devices out of `config`, in attach order, and adds to `cmdline` what a kernel must be told.
 pub(crate) fn attach_devices(
     config: &mut Configuration,
+    pmem: Vec<OpenPmem>,
     vm: &KvmVm,
     sender: &Sender,
     cmdline: &mut CommandLine,
@@ -117,6 +121,9 @@ pub(crate) fn attach_devices(
     if let Some(root) = config.drives.first().filter(|d| d.config.is_root_device) {
         push_root(cmdline, &root.config);
     }
+    if let Some(index) = config.pmem.iter().position(|pmem| pmem.root_device) {
+        push_pmem_root(cmdline, index, config.pmem[index].read_only);
+    }
     for drive in &mut config.drives {
         let block = drive.take(|stated| Block::open(stated, &config.ring))?;
         let id = drive.config.drive_id.clone();
@@ -126,6 +133,11 @@ pub(crate) fn attach_devices(
         let net = interface.take(Net::open)?;
         let id = interface.config.iface_id.clone();
         attached.attach_virtio(id, Box::new(net), vm, sender, placement.next()?)?;
+    }
+    for (stated, OpenPmem { device, slot }) in config.pmem.iter().zip(pmem) {
+        let id = stated.id.clone();
+        attached.attach_virtio(id, Box::new(device), vm, sender, placement.next()?)?;
+        attached.give_memory(slot);
     }
     if let Some(balloon) = &config.balloon {
         let device = Box::new(Balloon::new(balloon));
@@ -157,6 +169,12 @@ fn push_root(cmdline: &mut CommandLine, root: &Drive) {
     cmdline.push(if is_read_only { "ro" } else { "rw" });
 }
 
+/// Guests number persistent memory in attach order.
+fn push_pmem_root(cmdline: &mut CommandLine, index: usize, is_read_only: bool) {
+    cmdline.push(&format!("root=/dev/pmem{index}"));
+    cmdline.push(if is_read_only { "ro" } else { "rw" });
+}
+
 /// Where the guest's serial output goes.
 fn open_console(config: &SerialConfig) -> Result<ConsoleSink, AttachError> {
     let fd = match &config.serial_out_path {
@@ -176,6 +194,7 @@ fn attach_legacy(
 ) -> Result<Attached, AttachError> {
     let mut ports = Bus::default();
     let mut mmio = Bus::default();
+    vm.memory_slots().above_ram().attach(&mut mmio);
     if vm.controllers() == InterruptControllers::Split {
         let ioapic = Arc::new(IoApic::new(vm.routes()));
         mmio.add(IOAPIC_START.0, ioapic::WINDOW_LEN, ioapic);
@@ -266,8 +285,16 @@ impl Attached {
             id,
             place,
             transport,
+            memory: None,
         });
         Ok(())
+    }
+
+    /// Leaves `slot` with the device that was attached last.
+    fn give_memory(&mut self, slot: MemorySlot) {
+        if let Some(last) = self.virtio.last_mut() {
+            last.memory = Some(slot);
+        }
     }
 
     fn attach_mmio(

@@ -30,7 +30,8 @@ use crate::event_loop::Sender;
 use crate::generation::{self, GenerationError};
 use crate::kvm::{BootState, EntryState, Host, KvmError, KvmVm};
 use crate::machine::RunningMachine;
-use crate::memory::{self, MemoryError};
+use crate::memory::{self, AboveRam, MemoryError};
+use crate::pmem::{self, OpenPmem, PmemError};
 use crate::vcpu;
 
 /// Why a machine does not start. The configuration is as before; a corrected one can be started.
@@ -71,6 +72,9 @@ pub enum StartError {
     /// The tables that describe the machine.
     #[error("System configuration error")]
     Platform(#[from] SystemAreaError),
+    /// Persistent memory.
+    #[error(transparent)]
+    Pmem(#[from] PmemError),
     /// The generation id.
     #[error("System configuration error")]
     Generation(#[from] GenerationError),
@@ -112,12 +116,17 @@ fn build_in(
     let source = config.boot_source.clone().ok_or(StartError::NoKernel)?;
     let machine = config.machine.clone();
     let host = Host::open()?;
-    let vm = host.create_vm(Arc::clone(memory), machine.track_dirty_pages)?;
+    let above_ram = AboveRam::new(&ram_regions(machine.mem_size_mib));
+    let vm = host.create_vm(Arc::clone(memory), above_ram, machine.track_dirty_pages)?;
+    let pmem: Vec<OpenPmem> = (config.pmem.iter())
+        .map(|stated| pmem::open(stated, vm.memory_slots()))
+        .collect::<Result<_, _>>()?;
+    let vm = host.add_controllers(vm)?;
     let vcpus = spawn_vcpus(&vm, machine.vcpu_count, sender)?;
 
     let (kernel, initrd) = load_files(memory, &source)?;
     let mut line = CommandLine::new(source.boot_args.as_deref());
-    let attached = attach_devices(config, &vm, sender, &mut line)?;
+    let attached = attach_devices(config, pmem, &vm, sender, &mut line)?;
     let info = BootInfo {
         cmdline: cmdline::write(memory, &line.finish()?)?,
         initrd,

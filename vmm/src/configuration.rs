@@ -5,7 +5,7 @@ use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
 use vm_config::{
     BalloonConfig, BootSource, DeviceId, DeviceTransport, Drive, Entropy, Machine,
-    NetworkInterface, SerialConfig,
+    NetworkInterface, PmemConfig, SerialConfig,
 };
 
 use crate::control::VmConfig;
@@ -23,6 +23,8 @@ pub(crate) struct Configuration {
     /// Root first.
     pub(crate) drives: Vec<Attachment<Drive, Block>>,
     pub(crate) network_interfaces: Vec<Attachment<NetworkInterface, Net>>,
+    /// In the guest's order; opened at the start.
+    pub(crate) pmem: Vec<PmemConfig>,
     pub(crate) vsock: Option<Attachment<vm_config::Vsock, Vsock>>,
     pub(crate) entropy: Option<Entropy>,
     pub(crate) balloon: Option<BalloonConfig>,
@@ -71,6 +73,7 @@ impl Configuration {
             machine: self.machine.clone(),
             boot_source: self.boot_source.clone(),
             balloon: self.balloon.clone(),
+            pmem: self.pmem.clone(),
             drives: self.drives.iter().map(|d| d.config.clone()).collect(),
             network_interfaces: self
                 .network_interfaces

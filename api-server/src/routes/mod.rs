@@ -8,6 +8,7 @@ mod boot;
 mod devices;
 mod logger;
 mod machine;
+mod pmem;
 mod serial;
 mod state;
 pub(crate) mod unsupported;
@@ -52,6 +53,8 @@ endpoints! {
     Patch "/drives/{id}" devices::patch_drive;
     Put "/network-interfaces/{id}" devices::put_network_interface;
     Patch "/network-interfaces/{id}" devices::patch_network_interface;
+    Put "/pmem/{id}" pmem::put_pmem;
+    Patch "/pmem/{id}" pmem::patch_pmem;
     Put "/vsock" devices::put_vsock;
     Put "/entropy" devices::put_entropy;
     Put "/balloon" balloon::put_balloon;

@@ -5,8 +5,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use vm_config::{
-    BalloonConfig, BlockEngine, BootSource, Drive, Entropy, Machine, NetworkInterface, RateLimiter,
-    Vsock,
+    BalloonConfig, BlockEngine, BootSource, Drive, Entropy, Machine, NetworkInterface, PmemConfig,
+    RateLimiter, Vsock,
 };
 use vmm::control::{GetVmConfig, Pause, Resume, VmConfig};
 
@@ -66,8 +66,8 @@ pub(super) struct FullConfig {
     vsock: Option<Vsock>,
     /// The entropy device.
     entropy: Option<Entropy>,
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    pmem: [(); 0],
+    /// Persistent memory, in the guest's order.
+    pmem: Vec<PmemConfig>,
     #[cfg_attr(feature = "openapi", schema(ignore))]
     memory_hotplug: Unset,
 }
@@ -90,7 +90,7 @@ impl From<VmConfig> for FullConfig {
                 .collect(),
             vsock: config.vsock,
             entropy: config.entropy.map(reported_entropy),
-            pmem: [],
+            pmem: config.pmem.into_iter().map(reported_pmem).collect(),
             memory_hotplug: None,
         }
     }
@@ -123,6 +123,14 @@ fn reported_interface(interface: NetworkInterface) -> NetworkInterface {
 fn reported_entropy(entropy: Entropy) -> Entropy {
     Entropy {
         rate_limiter: entropy.rate_limiter.and_then(RateLimiter::normalised),
+    }
+}
+
+/// Persistent memory as it is told: without limits that do not limit.
+fn reported_pmem(pmem: PmemConfig) -> PmemConfig {
+    PmemConfig {
+        rate_limiter: pmem.rate_limiter.and_then(RateLimiter::normalised),
+        ..pmem
     }
 }
 

@@ -15,8 +15,6 @@ const UNSUPPORTED: &[(Verb, &str)] = &[
     (Verb::Put, "/mmds"),
     (Verb::Patch, "/mmds"),
     (Verb::Delete, "/network-interfaces/{id}"),
-    (Verb::Put, "/pmem/{id}"),
-    (Verb::Patch, "/pmem/{id}"),
     (Verb::Delete, "/pmem/{id}"),
     (Verb::Put, "/snapshot"),
 ];

@@ -5,6 +5,7 @@ pub mod block;
 pub mod chain;
 pub mod device;
 pub mod net;
+pub mod pmem;
 pub mod queue;
 pub mod rng;
 pub mod transport;
@@ -22,6 +23,7 @@ pub use device::{
     Worker, WorkerId, WorkerLoop,
 };
 pub use net::Net;
+pub use pmem::Pmem;
 pub use rng::Rng;
 pub use transport::MmioTransport;
 pub use vsock::Vsock;

@@ -11,6 +11,7 @@ mod ids;
 mod limits;
 mod logger;
 mod machine;
+mod pmem;
 mod serial;
 
 pub use balloon::{
@@ -27,4 +28,5 @@ pub use ids::{DeviceId, InstanceId, InstanceIdError};
 pub use limits::{RateLimiter, TokenBucket};
 pub use logger::{LogLevel, LoggerConfig};
 pub use machine::{CpuTemplate, HugePages, MAX_VCPUS, Machine, MachinePatch};
+pub use pmem::{PmemConfig, PmemPatch};
 pub use serial::SerialConfig;

@@ -43,6 +43,9 @@ impl Command for PutDrive {
         if drive.is_root_device && drives.iter().any(is_other_root) {
             return Err(DriveError::RootExists.into());
         }
+        if drive.is_root_device && vm.config.pmem.iter().any(|pmem| pmem.root_device) {
+            return Err(DriveError::RootIsPmem.into());
+        }
         let place = drives
             .iter()
             .position(|d| d.config.drive_id == drive.drive_id);
@@ -181,7 +184,7 @@ impl Command for PutEntropy {
 }
 
 /// Refuses a device for a microVM that was started.
-fn refuse_hotplug(vm: &Vm) -> Result<(), CommandError> {
+pub(super) fn refuse_hotplug(vm: &Vm) -> Result<(), CommandError> {
     match vm.lifecycle {
         Lifecycle::NotStarted => Ok(()),
         Lifecycle::Running | Lifecycle::Paused => Err(CommandError::NoPci),

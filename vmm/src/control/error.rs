@@ -11,6 +11,7 @@ use vm_config::{MacAddress, MachineError};
 
 use super::balloon::{BalloonConfigError, BalloonUpdateError};
 use super::devices::MAX_DESCRIBED;
+use super::pmem::PmemConfigError;
 use crate::boot::cmdline::CmdlineError;
 use crate::builder::StartError;
 
@@ -39,6 +40,9 @@ pub enum CommandError {
     /// `PUT /network-interfaces`.
     #[error("Network config error")]
     Network(#[from] NetworkError),
+    /// `PUT`, `PATCH /pmem`.
+    #[error("Pmem config error")]
+    Pmem(#[from] PmemConfigError),
     /// `PUT /vsock`.
     #[error("Vsock config error")]
     Vsock(#[from] VsockError),
@@ -93,6 +97,9 @@ pub enum DriveError {
     /// There is one root at most.
     #[error("A root block device already exists!")]
     RootExists,
+    /// There is one root at most.
+    #[error("Attempt to add block as a root device while the root device defined as a pmem device")]
+    RootIsPmem,
     /// More than can be described.
     #[error(
         "there are {MAX_DESCRIBED} drives already, more than a machine has room for; leave this one out, or replace one by its drive_id"

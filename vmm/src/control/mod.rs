@@ -9,6 +9,7 @@ mod boot;
 mod devices;
 mod error;
 mod machine;
+mod pmem;
 mod serial;
 mod state;
 
@@ -24,6 +25,7 @@ pub use devices::{
 };
 pub use error::{BootSourceError, CommandError, DriveError, DrivePatchError, NetworkError};
 pub use machine::{GetMachine, PatchMachine, PutMachine};
+pub use pmem::{PatchPmem, PmemConfigError, PutPmem};
 pub use serial::PutSerial;
 pub use state::{
     GetLifecycle, GetVmConfig, Pause, Resume, SendCtrlAltDel, SendPowerButton, VmConfig,

@@ -1,6 +1,8 @@
 //! The life of the machine: what it is doing, pause, resume, Ctrl-Alt-Del, the power button.
 
-use vm_config::{BalloonConfig, BootSource, Drive, Entropy, Machine, NetworkInterface, Vsock};
+use vm_config::{
+    BalloonConfig, BootSource, Drive, Entropy, Machine, NetworkInterface, PmemConfig, Vsock,
+};
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
 use crate::{Lifecycle, Vm};
@@ -27,6 +29,8 @@ pub struct VmConfig {
     pub boot_source: Option<BootSource>,
     /// The balloon.
     pub balloon: Option<BalloonConfig>,
+    /// Persistent memory.
+    pub pmem: Vec<PmemConfig>,
     /// Drives, root first.
     pub drives: Vec<Drive>,
     /// Network interfaces.

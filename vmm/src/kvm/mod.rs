@@ -6,10 +6,12 @@
 
 mod error;
 mod routing;
+mod slots;
 mod vcpu;
 mod vm;
 
 pub use error::KvmError;
 pub use routing::InterruptRoutes;
+pub use slots::{MemorySlot, MemorySlots};
 pub use vcpu::{BootState, EntryState, Kick, Turn, Vcpu};
 pub use vm::{Host, InterruptControllers, KvmVm};

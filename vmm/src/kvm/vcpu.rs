@@ -198,6 +198,9 @@ impl Vcpu {
             Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => {
                 Outcome::Interrupted
             }
+            Err(error) if error.errno() == libc::EFAULT => {
+                Outcome::Ended(End::Other(no_memory("somewhere")))
+            }
             Err(error) => Outcome::Ended(End::Other(format!(
                 "KVM_RUN failed: {}",
                 io::Error::from(error)
@@ -302,7 +305,15 @@ fn serve(
         VcpuExit::FailEntry(reason, cpu) => End::Other(format!(
             "the CPU refused to enter the guest: hardware reason {reason:#x} on CPU {cpu}"
         )),
+        VcpuExit::MemoryFault { gpa, .. } => End::Other(no_memory(&format!("at {gpa:#x}"))),
         other => End::Other(format!("unexpected exit {other:?}")),
     };
     Outcome::Ended(end)
+}
+
+/// The guest touched memory that is not there any more.
+fn no_memory(place: &str) -> String {
+    format!(
+        "the guest touched memory {place} that the host does not have any more; somebody may have cut a file of /pmem while it was in use"
+    )
 }

@@ -4,16 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use devices::GuestMemory;
-use kvm_bindings::{
-    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_enable_cap,
-    kvm_userspace_memory_region,
-};
+use kvm_bindings::{CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{InterruptRoutes, KvmError, Vcpu};
+use super::{InterruptRoutes, KvmError, MemorySlots, Vcpu};
 use crate::arch::x86_64::layout::{IOAPIC_PINS, KVM_TSS_START};
+use crate::memory::AboveRam;
 
 /// This host's KVM.
 pub struct Host {
@@ -29,11 +26,20 @@ pub enum InterruptControllers {
     InKernel,
 }
 
-/// A KVM virtual machine. Memory slots come first, interrupt controllers after: on recent kernels a slot
-/// added after a device waits for a grace period of several milliseconds.
+/// A KVM virtual machine with nothing but memory. Memory slots come first, interrupt controllers after: on recent
+/// kernels a slot added after a device waits for a grace period of several milliseconds.
+pub struct MemoryOnlyVm {
+    // Before `memory`, so that it closes first.
+    fd: Arc<VmFd>,
+    slots: Arc<MemorySlots>,
+    memory: Arc<GuestMemory>,
+}
+
+/// A KVM virtual machine.
 pub struct KvmVm {
     // Before `memory`, so that it closes first.
     fd: Arc<VmFd>,
+    slots: Arc<MemorySlots>,
     routes: Arc<InterruptRoutes>,
     controllers: InterruptControllers,
     memory: Arc<GuestMemory>,
@@ -86,14 +92,27 @@ impl Host {
         self.kvm.check_extension(Cap::TscDeadlineTimer)
     }
 
-    /// Makes a VM over `memory`, with its interrupt controllers.
+    /// Makes a VM over `memory`, with `above_ram` for more.
     ///
     /// # Errors
     /// When KVM refuses.
-    pub fn create_vm(&self, memory: Arc<GuestMemory>, dirty_log: bool) -> Result<KvmVm, KvmError> {
-        let fd = self.create_vm_fd()?;
-        let fd = Arc::new(fd);
-        add_memory(&fd, &memory, dirty_log)?;
+    pub fn create_vm(
+        &self,
+        memory: Arc<GuestMemory>,
+        above_ram: Arc<AboveRam>,
+        dirty_log: bool,
+    ) -> Result<MemoryOnlyVm, KvmError> {
+        let fd = Arc::new(self.create_vm_fd()?);
+        let slots = MemorySlots::with_ram(Arc::clone(&fd), &memory, above_ram, dirty_log)?;
+        Ok(MemoryOnlyVm { fd, slots, memory })
+    }
+
+    /// Gives a VM its interrupt controllers.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn add_controllers(&self, vm: MemoryOnlyVm) -> Result<KvmVm, KvmError> {
+        let MemoryOnlyVm { fd, slots, memory } = vm;
         let tss = usize::try_from(KVM_TSS_START.0).expect("it lies below 4 GiB");
         fd.set_tss_address(tss)
             .map_err(KvmError::call("KVM_SET_TSS_ADDR"))?;
@@ -101,6 +120,7 @@ impl Host {
         Ok(KvmVm {
             routes: Arc::new(InterruptRoutes::new(Arc::clone(&fd), controllers)),
             fd,
+            slots,
             controllers,
             memory,
         })
@@ -115,32 +135,6 @@ impl Host {
             }
         }
     }
-}
-
-fn add_memory(fd: &VmFd, memory: &GuestMemory, dirty_log: bool) -> Result<(), KvmError> {
-    for (slot, region) in memory.iter().enumerate() {
-        let host_address = region
-            .get_host_address(MemoryRegionAddress(0))
-            .expect("a region holds its first byte");
-        let request = kvm_userspace_memory_region {
-            slot: u32::try_from(slot).expect("guest memory has a handful of regions"),
-            flags: if dirty_log {
-                KVM_MEM_LOG_DIRTY_PAGES
-            } else {
-                0
-            },
-            guest_phys_addr: region.start_addr().0,
-            memory_size: region.len(),
-            userspace_addr: host_address as u64,
-        };
-        // SAFETY: KVM uses `userspace_addr` until the VM descriptor closes.
-        // 1. It is the start of a live mapping of `memory_size` bytes: both come from `region`.
-        // 2. `KvmVm` owns `memory`, declared after the descriptor, so the descriptor closes first; vCPU
-        //    descriptors hold the VM too, and are closed before the machine lets go of its memory.
-        unsafe { fd.set_user_memory_region(request) }
-            .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))?;
-    }
-    Ok(())
 }
 
 fn create_controllers(kvm: &Kvm, fd: &VmFd) -> Result<InterruptControllers, KvmError> {
@@ -159,7 +153,21 @@ fn create_controllers(kvm: &Kvm, fd: &VmFd) -> Result<InterruptControllers, KvmE
     Ok(InterruptControllers::Split)
 }
 
+impl MemoryOnlyVm {
+    /// The VM's memory slots.
+    #[must_use]
+    pub fn memory_slots(&self) -> &Arc<MemorySlots> {
+        &self.slots
+    }
+}
+
 impl KvmVm {
+    /// The VM's memory slots, to which more can be added at any time.
+    #[must_use]
+    pub fn memory_slots(&self) -> &Arc<MemorySlots> {
+        &self.slots
+    }
+
     /// Who holds the I/O APIC.
     #[must_use]
     pub fn controllers(&self) -> InterruptControllers {

@@ -1,9 +1,16 @@
-//! Guest memory: private mappings of this process, aligned so that the kernel can use huge pages.
+//! Guest memory: private mappings of this process, and files beside them, aligned so that the kernel can use
+//! huge pages.
 
 // UNSAFETY: mapping memory and handing the mapping to vm-memory.
 #![expect(unsafe_code, reason = "guest memory is mapped by hand")]
 
+mod above_ram;
+mod file;
 mod regions;
+mod slot;
 
+pub use above_ram::AboveRam;
+pub use file::{FileMapping, padded_len};
 pub(crate) use regions::release;
 pub use regions::{MemoryError, allocate};
+pub use slot::{Access, SlotMemory};

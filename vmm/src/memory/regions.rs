@@ -10,7 +10,7 @@ use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 /// Alignment of every region, host side: a huge page.
-const ALIGNMENT: usize = 2 << 20;
+pub(super) const ALIGNMENT: usize = 2 << 20;
 
 /// Why guest memory cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +107,7 @@ fn adopt(address: *mut u8, size: usize) -> Result<MmapRegion, vm_memory::mmap::M
 }
 
 /// Maps `size` bytes of zeroes, private to this process, at a multiple of [`ALIGNMENT`].
-fn map_private(size: usize, pages: HugePages) -> io::Result<*mut u8> {
+pub(super) fn map_private(size: usize, pages: HugePages) -> io::Result<*mut u8> {
     let flags = match pages {
         // Reserved: a pool that is too small refuses here, not when the guest first touches a page.
         HugePages::TwoMiB => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
@@ -153,7 +153,7 @@ fn map(at: *mut u8, size: usize, extra_flags: i32) -> io::Result<*mut u8> {
 }
 
 /// Unmaps a range that `map` made and nobody uses, not yet or no more.
-fn unmap(address: *mut u8, size: usize) {
+pub(super) fn unmap(address: *mut u8, size: usize) {
     if size > 0 {
         // SAFETY: The range lies in a mapping made by `map`, to which no reference exists.
         unsafe { libc::munmap(address.cast(), size) };

@@ -232,6 +232,12 @@ fn the_name_in_the_body_must_be_the_one_in_the_path() {
             ),
             (
                 "PUT",
+                "/pmem/a",
+                r#"{"id":"b","path_on_host":"p"}"#,
+                "The id from the path does not match the id from the body!",
+            ),
+            (
+                "PUT",
                 "/network-interfaces/a",
                 r#"{"iface_id":"b","host_dev_name":"t"}"#,
                 "The id from the path [a] does not match the id from the body [b]!",
@@ -258,6 +264,7 @@ fn requests_too_early_or_too_late_are_refused() {
                 BEFORE,
             ),
             ("PATCH", "/vm", r#"{"state":"Paused"}"#, BEFORE),
+            ("PATCH", "/pmem/a", r#"{"id":"a"}"#, BEFORE),
             ("PATCH", "/balloon/x", r#"{"amount_mib":1}"#, BEFORE),
             ("GET", "/balloon/statistics", "", BEFORE),
             ("PATCH", "/balloon/statistics", "[1]", BEFORE),
@@ -396,12 +403,6 @@ fn endpoints_of_later_builds_are_refused_by_name() {
             ),
             ("PATCH", "/balloon/hinting/stop", "", BEFORE),
             ("PATCH", "/balloon/hinting/x", "", "Empty PATCH request."),
-            (
-                "PATCH",
-                "/pmem/a",
-                "x",
-                "PATCH /pmem/{id} is not supported by this build",
-            ),
             (
                 "DELETE",
                 "/pmem/a/x",

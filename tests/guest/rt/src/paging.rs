@@ -2,6 +2,7 @@
 //!
 //! Ring 3 fills the tables, natively, in pages of 2 MiB (Intel SDM 3A, 4.5).
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::boot::BootInfo;
@@ -46,6 +47,16 @@ pub(crate) fn map_beyond_first_gib(boot: &BootInfo) {
             if gib > 0 && gib != DEVICE_GIB {
                 map(gib, 0, &DIRECTORIES[gib]);
             }
+        }
+    }
+}
+
+/// Maps memory that the memory map does not list, such as persistent memory.
+pub fn map_memory(range: Range<u64>) {
+    for gib in range.start / GIB..range.end.div_ceil(GIB) {
+        match usize::try_from(gib) {
+            Ok(gib) if gib < MAX_MAPPED_GIB => map(gib, 0, &DIRECTORIES[gib]),
+            _ => crate::fail!("{range:#x?} lies too high to be mapped"),
         }
     }
 }

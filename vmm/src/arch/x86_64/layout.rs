@@ -107,6 +107,9 @@ pub const POWER_PORTS: u16 = 0x600;
 /// The port of `devices::acpi::events`.
 pub const EVENTS_PORT: u16 = 0x603;
 
+/// What Linux adds and removes memory by.
+const HOTPLUG_SECTION: u64 = 128 * MIB;
+
 /// Where RAM can lie, as (first byte, first byte after).
 const RAM_WINDOWS: [(u64, u64); 3] = [
     (0, MMIO32_START.0),
@@ -152,6 +155,30 @@ pub fn ram_regions(mem_size_mib: usize) -> Vec<(GuestAddress, u64)> {
         left -= len;
     }
     regions
+}
+
+/// The first place for `len` bytes that are no RAM, from `end` (of RAM, or of the place before) on: above 4 GiB
+/// and outside the MMIO gap. `None` when there is none.
+///
+/// On its own boundary of 128 MiB, Linux' unit of memory hotplug (`SECTION_SIZE_BITS`), so that it shares none.
+#[must_use]
+pub fn place_above_ram(end: u64, len: u64) -> Option<GuestAddress> {
+    let mut start = end
+        .max(MMIO32_END.0)
+        .checked_next_multiple_of(HOTPLUG_SECTION)?;
+    if start < MMIO64_END.0 && start.checked_add(len)? > MMIO64_START.0 {
+        start = MMIO64_END.0;
+    }
+    (start.checked_add(len)? <= ADDRESS_SPACE_END).then_some(GuestAddress(start))
+}
+
+/// The ranges of addresses that [`place_above_ram`] can give, for RAM that ends at `ram_end`.
+pub fn windows_above_ram(ram_end: u64) -> impl Iterator<Item = (u64, u64)> {
+    let (_, windows) = RAM_WINDOWS.split_at(1);
+    windows
+        .iter()
+        .map(move |(start, end)| (ram_end.max(*start), *end))
+        .filter(|(start, end)| start < end)
 }
 
 /// The memory map for RAM `regions` (of [`ram_regions`]): e820 for Linux, the same for PVH.
@@ -230,6 +257,43 @@ mod tests {
                 (4 * GIB, 2 * GIB, MemoryKind::Ram),
             ]
         );
+    }
+
+    #[test]
+    fn places_above_ram_avoid_the_gaps() {
+        for (end, len, place) in [
+            (128 * MIB, MIB, Some(4 * GIB)),
+            (5 * GIB + 1, MIB, Some(5 * GIB + 128 * MIB)),
+            (255 * GIB, GIB, Some(255 * GIB)),
+            (255 * GIB, 2 * GIB, Some(512 * GIB)),
+            (256 * GIB, MIB, Some(512 * GIB)),
+            (600 * GIB, MIB, Some(600 * GIB)),
+            (4 * GIB, ADDRESS_SPACE_END, None),
+            (4 * GIB, u64::MAX, None),
+            (u64::MAX, 1, None),
+        ] {
+            let found = place_above_ram(end, len).map(|start| start.0);
+            assert_eq!(found, place, "{end:#x} {len:#x}");
+        }
+    }
+
+    #[test]
+    fn windows_above_ram_leave_out_ram_and_the_gaps() {
+        for (ram_end, windows) in [
+            (
+                GIB,
+                &[(4 * GIB, 256 * GIB), (512 * GIB, ADDRESS_SPACE_END)][..],
+            ),
+            (
+                5 * GIB,
+                &[(5 * GIB, 256 * GIB), (512 * GIB, ADDRESS_SPACE_END)],
+            ),
+            (256 * GIB, &[(512 * GIB, ADDRESS_SPACE_END)]),
+            (600 * GIB, &[(600 * GIB, ADDRESS_SPACE_END)]),
+        ] {
+            let found: Vec<_> = windows_above_ram(ram_end).collect();
+            assert_eq!(found, windows, "{ram_end:#x}");
+        }
     }
 
     #[test]

@@ -1,0 +1,87 @@
+//! `/pmem`.
+
+use devices::virtio::Pmem;
+use vm_config::{PmemConfig, PmemPatch};
+
+use super::devices::{MAX_DESCRIBED, refuse_hotplug};
+use super::{AFTER_START, ANY_STATE, Command, CommandError};
+use crate::pmem::PmemError;
+use crate::{Lifecycle, Vm};
+
+/// `PUT /pmem/{id}`. After the start, as with a drive.
+pub struct PutPmem(pub PmemConfig);
+/// `PATCH /pmem/{id}`.
+pub struct PatchPmem(pub PmemPatch);
+
+/// Persistent memory that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum PmemConfigError {
+    /// There is one root at most.
+    #[error("A root pmem device already exist")]
+    RootExists,
+    /// There is one root at most.
+    #[error("Attempt to add pmem as a root device while the root device defined as a block device")]
+    RootIsDrive,
+    /// More than can be described.
+    #[error(
+        "there are {MAX_DESCRIBED} pmem devices already, more than a machine has room for; leave this one out, or replace one by its id"
+    )]
+    TooMany,
+    /// The device or its file.
+    #[error(transparent)]
+    Create(#[from] PmemError),
+    /// There is none of that name.
+    #[error(
+        "Unable to patch the pmem device: Failed perform action on device: Device not found Please verify the request arguments."
+    )]
+    NotFound,
+}
+
+impl Command for PutPmem {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = ANY_STATE;
+
+    /// The file is opened at the start.
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        refuse_hotplug(vm)?;
+        let pmem = self.0;
+        let config = &mut vm.config;
+        if pmem.root_device {
+            let is_other = |other: &PmemConfig| other.root_device && other.id != pmem.id;
+            if config.pmem.iter().any(is_other) {
+                return Err(PmemConfigError::RootExists.into());
+            }
+            let mut drives = config.drives.iter();
+            if drives.any(|drive| drive.config.is_root_device) {
+                return Err(PmemConfigError::RootIsDrive.into());
+            }
+        }
+        let count = config.pmem.len();
+        match config.pmem.iter_mut().find(|other| other.id == pmem.id) {
+            Some(other) => *other = pmem,
+            None if count >= MAX_DESCRIBED => return Err(PmemConfigError::TooMany.into()),
+            None => config.pmem.push(pmem),
+        }
+        Ok(())
+    }
+}
+
+impl Command for PatchPmem {
+    type Reply = ();
+    const ALLOWED: &'static [Lifecycle] = AFTER_START;
+
+    fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let patch = self.0;
+        let mut all = vm.config.pmem.iter();
+        let place = all
+            .position(|pmem| pmem.id == patch.id)
+            .ok_or(PmemConfigError::NotFound)?;
+        vm.change_machine(|machine| {
+            let changed = machine.change_device(&patch.id, |pmem: &mut Pmem| pmem.change(&patch));
+            Ok(changed.ok_or(PmemConfigError::NotFound)?)
+        })?;
+        let stated = &mut vm.config.pmem[place];
+        *stated = stated.patched(&patch);
+        Ok(())
+    }
+}
