@@ -252,6 +252,15 @@ pub struct SerialMetrics {
     pub rate_limiter_dropped_bytes: Counter,
 }
 
+/// What the guest tells of its panics (`guest_panic`).
+#[derive(Debug, Default, Serialize)]
+pub struct GuestPanicMetrics {
+    /// Times it told of a panic.
+    pub panic_count: Counter,
+    /// Times it told of a panic that a crash kernel takes over.
+    pub crash_loaded_count: Counter,
+}
+
 /// The keyboard controller (`i8042`).
 #[derive(Debug, Default, Serialize)]
 pub struct I8042Metrics {

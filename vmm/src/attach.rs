@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use devices::acpi::{Events, Power, events, power};
+use devices::acpi::{Events, PanicNotice, Power, events, panic, power};
 use devices::legacy::ioapic::{self, IoApic};
 use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
 use devices::pci::bus::{BAR_LEN, CONFIG_PORTS_LEN, DEVICES, ECAM_LEN};
@@ -22,7 +22,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
     COM1_PORT, ECAM_START, EVENTS_PORT, GSI_COM1, GSI_EVENTS, GSI_KEYBOARD, I8042_DATA_PORT,
-    IOAPIC_START, MMIO64_START, PCI_CONFIG_PORTS, POWER_PORTS,
+    IOAPIC_START, MMIO64_START, PANIC_PORT, PCI_CONFIG_PORTS, POWER_PORTS,
 };
 use crate::boot::cmdline::CommandLine;
 use crate::bus::Bus;
@@ -99,6 +99,7 @@ pub(crate) struct Attached {
     pub(crate) keyboard: Arc<I8042>,
     pub(crate) serial: Arc<Serial>,
     pub(crate) events: Arc<Events>,
+    pub(crate) panic: Arc<PanicNotice>,
     /// The console is on standard output, and so on standard input.
     is_console_standard: bool,
     pub(crate) end: Arc<MachineEnd>,
@@ -209,6 +210,8 @@ fn attach_legacy(
     let keyboard = Arc::new(I8042::new(keyboard_line, end.clone()));
     ports.add(I8042_DATA_PORT.into(), i8042::WINDOW_LEN, keyboard.clone());
     let events = attach_acpi(&mut ports, &end, vm)?;
+    let panic = Arc::new(PanicNotice::default());
+    ports.add(PANIC_PORT.into(), panic::WINDOW_LEN, panic.clone());
     Ok(Attached {
         ports,
         mmio,
@@ -217,6 +220,7 @@ fn attach_legacy(
         keyboard,
         serial: port,
         events,
+        panic,
         is_console_standard: config.serial_out_path.is_none(),
         end,
     })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use devices::GuestMemory;
+use devices::acpi::ClockState;
 use vm_config::{BootSource, Machine};
 use vm_memory::{GuestAddress, GuestMemoryError};
 
@@ -155,6 +156,7 @@ fn describe_platform(
     let mut area = SystemArea::default();
     write_mp_table(memory, &mut area, machine.vcpu_count)?;
     let generation_id = generation::place(memory, &mut area)?;
+    let vm_clock = area.place_page(memory, &ClockState::default().page())?;
     let rsdp = acpi::write_tables(
         memory,
         &mut area,
@@ -162,6 +164,7 @@ fn describe_platform(
             vcpu_count: machine.vcpu_count,
             mmio_devices: &mmio_devices,
             generation_id,
+            vm_clock,
             has_pci: attached.pci.is_some(),
         },
     )?;

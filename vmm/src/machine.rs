@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use devices::acpi::{Event, Events};
+use devices::acpi::{Event, Events, PanicNotice};
 use devices::legacy::I8042;
 use devices::virtio::transport::Slot;
 use devices::virtio::{Changed, VirtioDevice, Worker, WorkerId};
@@ -22,6 +22,7 @@ pub(crate) struct RunningMachine {
     virtio: Vec<VirtioAttachment>,
     keyboard: Arc<I8042>,
     events: Arc<Events>,
+    panic: Arc<PanicNotice>,
     /// Reads the console's input; on the loop once the machine runs.
     console: Option<(WorkerId, Box<dyn Worker>)>,
     /// Holds the VM, and with it guest memory, as long as the vCPUs.
@@ -42,6 +43,7 @@ impl RunningMachine {
             virtio: attached.virtio,
             keyboard: attached.keyboard,
             events: attached.events,
+            panic: attached.panic,
             _vm: vm,
         }
     }
@@ -137,6 +139,11 @@ impl RunningMachine {
 
     pub(crate) fn press_power_button(&self) {
         self.events.raise(Event::PowerButton);
+    }
+
+    /// The guest said that its kernel panicked.
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.panic.is_told()
     }
 
     fn run_vcpus(&self) {

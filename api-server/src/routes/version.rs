@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use vmm::Lifecycle;
-use vmm::control::GetLifecycle;
+use vmm::control::{GetLifecycle, HasGuestPanicked};
 
 use crate::answer::Answer;
 use crate::error::ApiError;
@@ -22,6 +22,9 @@ pub(super) struct Instance<'a> {
     vmm_version: &'a str,
     /// Always `Firecracker`: the interface it speaks.
     app_name: &'a str,
+    /// True once the guest said that its kernel panicked; absent before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest_panicked: Option<bool>,
 }
 
 /// The level of the interface and the version of the program.
@@ -41,11 +44,13 @@ pub(super) struct Versions<'a> {
 ))]
 pub(super) async fn get_instance<V: Vmm>(_: &Request, api: &Api<V>) -> Result<Answer, ApiError> {
     let state = api.ask(GetLifecycle).await?;
+    let has_panicked = api.ask(HasGuestPanicked).await?;
     Ok(Answer::json(&Instance {
         id: api.id().as_str(),
         state,
         vmm_version: version::API_LEVEL,
         app_name: "Firecracker",
+        guest_panicked: has_panicked.then_some(true),
     }))
 }
 

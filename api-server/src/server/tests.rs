@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use vm_config::Machine;
 use vmm::Lifecycle;
-use vmm::control::{Command, CommandError, GetLifecycle, GetMachine, GetVmConfig, VmConfig};
+use vmm::control::{
+    Command, CommandError, GetLifecycle, GetMachine, GetVmConfig, HasGuestPanicked, VmConfig,
+};
 
 use super::*;
 use crate::router::Vmm;
@@ -42,6 +44,8 @@ impl FakeVmm {
     fn answer(&self, command: &dyn Any) -> Box<dyn Any> {
         if command.is::<GetLifecycle>() {
             Box::new(self.0)
+        } else if command.is::<HasGuestPanicked>() {
+            Box::new(false)
         } else if command.is::<GetMachine>() {
             Box::new(Machine::default())
         } else if command.is::<GetVmConfig>() {

@@ -28,7 +28,8 @@ pub use machine::{GetMachine, PatchMachine, PutMachine};
 pub use pmem::{PatchPmem, PmemConfigError, PutPmem};
 pub use serial::PutSerial;
 pub use state::{
-    GetLifecycle, GetVmConfig, Pause, Resume, SendCtrlAltDel, SendPowerButton, VmConfig,
+    GetLifecycle, GetVmConfig, HasGuestPanicked, Pause, Resume, SendCtrlAltDel, SendPowerButton,
+    VmConfig,
 };
 
 use crate::event_loop::{self, Message, Receiver, Sender};

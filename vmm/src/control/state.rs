@@ -5,10 +5,13 @@ use vm_config::{
 };
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
+use crate::machine::RunningMachine;
 use crate::{Lifecycle, Vm};
 
 /// `GET /`: in which state the microVM is.
 pub struct GetLifecycle;
+/// `GET /`: whether the guest said that its kernel panicked.
+pub struct HasGuestPanicked;
 /// `GET /vm/config`.
 pub struct GetVmConfig;
 /// `PATCH /vm` `Paused`.
@@ -47,6 +50,18 @@ impl Command for GetLifecycle {
 
     fn run(self, vm: &mut Vm) -> Result<Lifecycle, CommandError> {
         Ok(vm.lifecycle)
+    }
+}
+
+impl Command for HasGuestPanicked {
+    type Reply = bool;
+    const ALLOWED: &'static [Lifecycle] = ANY_STATE;
+
+    fn run(self, vm: &mut Vm) -> Result<bool, CommandError> {
+        Ok(vm
+            .machine
+            .as_ref()
+            .is_some_and(RunningMachine::has_panicked))
     }
 }
 

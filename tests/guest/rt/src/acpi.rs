@@ -95,6 +95,29 @@ pub fn generation_id(rsdp: u64) -> u64 {
     physical::read::<u32>(name + 8).into()
 }
 
+/// Where the VM clock's page lies: the lowest address of the first resource of device `VCLK`, a QWord address space
+/// (ACPI 6.5, 6.4.3.5.1).
+pub fn vm_clock(rsdp: u64) -> u64 {
+    let resource = find_in_dsdt(rsdp, b"AMZNC10C");
+    let template = (resource..).find(|at| physical::read::<u8>(*at) == 0x8a);
+    let at = template.unwrap_or(resource);
+    let kind: u8 = physical::read(at + 3);
+    crate::check!(kind == 0, "the clock's resource is no memory: {kind}");
+    let [low, high] = [14, 22].map(|offset| physical::read::<u64>(at + offset));
+    crate::check!(
+        high.wrapping_sub(low) == 4095,
+        "the clock is at {low:#x}..={high:#x}"
+    );
+    low
+}
+
+/// The port of the panic notice: the first resource of device `PEVT`, a port (ACPI 6.5, 6.4.2.5).
+pub fn panic_register(rsdp: u64) -> u16 {
+    let resource = find_in_dsdt(rsdp, b"QEMU0001");
+    let descriptor = (resource..).find(|at| physical::read::<u8>(*at) == 0x47);
+    physical::read(descriptor.unwrap_or(resource) + 2)
+}
+
 /// Where `bytes` are in the DSDT. Fails the test if they are not.
 pub(crate) fn find_in_dsdt(rsdp: u64, bytes: &[u8]) -> u64 {
     let fadt = find_table(rsdp, *b"FACP");

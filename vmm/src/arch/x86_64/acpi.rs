@@ -65,6 +65,8 @@ pub struct Machine<'a> {
     pub mmio_devices: &'a [MmioDevice],
     /// Where the generation id lies.
     pub generation_id: GuestAddress,
+    /// Where the VM clock's page lies.
+    pub vm_clock: GuestAddress,
     /// There is PCI configuration space at `ECAM_START`.
     pub has_pci: bool,
 }

@@ -39,7 +39,7 @@ pub const CMDLINE_START: GuestAddress = GuestAddress(0x2_0000);
 /// Bytes reserved for the command line, with its NUL.
 pub const CMDLINE_MAX_SIZE: usize = 2048;
 
-/// System area: MP table at its start, ACPI tables after it. Ordinary memory that the memory map reserves.
+/// System area: MP table at its start, ACPI tables after it, single pages from its end down. Ordinary memory that the memory map reserves.
 pub const SYSTEM_START: GuestAddress = GuestAddress(0x9_fc00);
 /// First byte after the system area.
 pub const SYSTEM_END: GuestAddress = RSDP_START;
@@ -106,6 +106,8 @@ pub const PCI_CONFIG_PORTS: u16 = 0xcf8;
 pub const POWER_PORTS: u16 = 0x600;
 /// The port of `devices::acpi::events`.
 pub const EVENTS_PORT: u16 = 0x603;
+/// The port of `devices::acpi::panic`.
+pub const PANIC_PORT: u16 = 0x604;
 
 /// What Linux adds and removes memory by.
 const HOTPLUG_SECTION: u64 = 128 * MIB;

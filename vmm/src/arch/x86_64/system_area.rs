@@ -1,4 +1,5 @@
-//! Hands out the system area, from its start upwards, to tables that stay for the guest's life.
+//! Hands out the system area to what stays for the guest's life: tables from its start upwards, pages from its end
+//! downwards.
 
 use devices::GuestMemory;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
@@ -20,7 +21,7 @@ pub enum SystemAreaError {
     )]
     Full {
         /// Bytes wanted.
-        len: usize,
+        len: u64,
         /// Bytes left.
         left: u64,
     },
@@ -33,12 +34,14 @@ pub enum SystemAreaError {
 #[derive(Clone, Debug)]
 pub struct SystemArea {
     next: u64,
+    end: u64,
 }
 
 impl Default for SystemArea {
     fn default() -> Self {
         Self {
             next: SYSTEM_START.0,
+            end: SYSTEM_END.0,
         }
     }
 }
@@ -53,12 +56,15 @@ impl SystemArea {
         memory: &GuestMemory,
         table: &[u8],
     ) -> Result<GuestAddress, SystemAreaError> {
-        let start = self.reserve(table.len(), ALIGNMENT)?;
+        let start = self.next.next_multiple_of(ALIGNMENT);
+        self.check_room(table.len() as u64, start)?;
+        self.next = start + table.len() as u64;
+        let start = GuestAddress(start);
         Self::overwrite(memory, start, table)?;
         Ok(start)
     }
 
-    /// Copies `content` to the start of a page that holds nothing else, and says where that is.
+    /// Copies `content` to the start of pages that hold nothing else, and says where that is.
     ///
     /// # Errors
     /// [`SystemAreaError`]: no room is left.
@@ -67,20 +73,21 @@ impl SystemArea {
         memory: &GuestMemory,
         content: &[u8],
     ) -> Result<GuestAddress, SystemAreaError> {
-        let len = content.len().next_multiple_of(PAGE);
-        let start = self.reserve(len, PAGE as u64)?;
+        let len = content.len().next_multiple_of(PAGE) as u64;
+        self.check_room(len, self.next)?;
+        self.end -= len;
+        let start = GuestAddress(self.end);
         Self::overwrite(memory, start, content)?;
         Ok(start)
     }
 
-    fn reserve(&mut self, len: usize, alignment: u64) -> Result<GuestAddress, SystemAreaError> {
-        let start = self.next.next_multiple_of(alignment);
-        let left = SYSTEM_END.0.saturating_sub(start);
-        if len as u64 > left {
+    /// Whether `len` bytes fit between `start` and the lowest page.
+    fn check_room(&self, len: u64, start: u64) -> Result<(), SystemAreaError> {
+        let left = self.end.saturating_sub(start);
+        if len > left {
             return Err(SystemAreaError::Full { len, left });
         }
-        self.next = start + len as u64;
-        Ok(GuestAddress(start))
+        Ok(())
     }
 
     /// Replaces a table that was placed at `start` by one of the same length.
@@ -118,7 +125,20 @@ mod tests {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         let mut area = SystemArea::default();
         area.place(&memory, &[1; 17]).unwrap();
-        assert_eq!(area.place_page(&memory, &[2; 16]).unwrap().0, 0xa_0000);
-        assert_eq!(area.place(&memory, &[3]).unwrap().0, 0xa_1000);
+        assert_eq!(area.place_page(&memory, &[2; 16]).unwrap().0, 0xd_f000);
+        assert_eq!(area.place_page(&memory, &[2; 4096]).unwrap().0, 0xd_e000);
+        assert_eq!(area.place(&memory, &[3]).unwrap().0, 0x9_fc20);
+    }
+
+    #[test]
+    fn tables_and_pages_never_meet() {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let mut area = SystemArea::default();
+        // From 0x9fc00 on, all but 0x1008 bytes: a page fits, and 8 bytes are left.
+        area.place(&memory, &vec![1; 0x4_0400 - 0x1008]).unwrap();
+        assert_eq!(area.place_page(&memory, &[2]).unwrap().0, 0xd_f000);
+        for refused in [area.place_page(&memory, &[2]), area.place(&memory, &[1; 9])] {
+            assert!(matches!(refused, Err(SystemAreaError::Full { .. })));
+        }
     }
 }

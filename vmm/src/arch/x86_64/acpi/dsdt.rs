@@ -2,17 +2,19 @@
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    And, Arg, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
-    FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method, Name, Notify, ONE, OpRegion,
-    OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store, ZERO,
+    AddressSpace, AddressSpaceCacheable, And, Arg, Device, EISAName, Equal, Field, FieldAccessType,
+    FieldEntry, FieldLockRule, FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method,
+    Name, Notify, ONE, OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store,
+    ZERO,
 };
 use acpi_tables::sdt::Sdt;
-use devices::acpi::Event;
+use devices::acpi::clock::PAGE_LEN;
 use devices::acpi::power::SLEEP_TYPE_OFF;
+use devices::acpi::{Event, panic};
 
 use super::super::layout::{
     COM1_PORT, EVENTS_PORT, GSI_COM1, GSI_DEVICE_FIRST, GSI_EVENTS, GSI_KEYBOARD,
-    I8042_COMMAND_PORT, I8042_DATA_PORT,
+    I8042_COMMAND_PORT, I8042_DATA_PORT, PANIC_PORT,
 };
 use super::pci::host_bridge;
 use super::{Machine, MmioDevice, OEM_ID, OEM_REVISION, bytes_of};
@@ -24,6 +26,8 @@ const DSDT_REVISION: u8 = 2;
 
 /// The generation id's device.
 const GENERATION: &str = "VGEN";
+/// The VM clock's.
+const CLOCK: &str = "VCLK";
 /// The power button's.
 const POWER_BUTTON: &str = "PWRB";
 
@@ -31,7 +35,9 @@ const POWER_BUTTON: &str = "PWRB";
 pub(super) fn dsdt(machine: &Machine<'_>) -> Vec<u8> {
     let mut nodes: Vec<_> = machine.mmio_devices.iter().map(virtio).collect();
     let generation = generation(machine.generation_id.0);
-    nodes.extend([com1(), ps2(), generation, power_button(), events()]);
+    let clock = clock(machine.vm_clock.0);
+    nodes.extend([com1(), ps2(), generation, clock]);
+    nodes.extend([power_button(), panic_notice(), events()]);
     if machine.has_pci {
         nodes.push(host_bridge());
     }
@@ -132,6 +138,36 @@ fn generation(address: u64) -> Encoded {
     )))
 }
 
+/// The VM clock, by the ids that guests look for (Linux `drivers/ptp/ptp_vmclock.c`).
+fn clock(address: u64) -> Encoded {
+    let end = address + u64::from(PAGE_LEN) - 1;
+    let cached = AddressSpaceCacheable::Cacheable;
+    let page = AddressSpace::new_memory(cached, false, address, end, None);
+    Encoded(bytes_of(&Device::new(
+        Path::new(CLOCK),
+        vec![
+            &Name::new(Path::new("_HID"), &"AMZNC10C"),
+            &Name::new(Path::new("_CID"), &"VMCLOCK"),
+            &Name::new(Path::new("_DDN"), &"VMCLOCK"),
+            &Name::new(Path::new("_CRS"), &ResourceTemplate::new(vec![&page])),
+        ],
+    )))
+}
+
+/// pvpanic, by the id that guests look for (Linux `drivers/misc/pvpanic/pvpanic-mmio.c`).
+fn panic_notice() -> Encoded {
+    let len = u8::try_from(panic::WINDOW_LEN).expect("it is one port");
+    let port = IO::new(PANIC_PORT, PANIC_PORT, 1, len);
+    Encoded(bytes_of(&Device::new(
+        Path::new("PEVT"),
+        vec![
+            &Name::new(Path::new("_HID"), &"QEMU0001"),
+            &Name::new(Path::new("_UID"), &0_u8),
+            &Name::new(Path::new("_CRS"), &ResourceTemplate::new(vec![&port])),
+        ],
+    )))
+}
+
 /// A power button (§4.8.3.1.2).
 fn power_button() -> Encoded {
     let hid = Name::new(Path::new("_HID"), &EISAName::new("PNP0C0C"));
@@ -162,6 +198,7 @@ fn events() -> Encoded {
     );
     let dispatch = [
         notify_on(Event::Generation, GENERATION),
+        notify_on(Event::Clock, CLOCK),
         notify_on(Event::PowerButton, POWER_BUTTON),
     ];
     let register_name = Path::new("EVTS");

@@ -64,6 +64,7 @@ fn machine(vcpu_count: u8, mmio_devices: &[MmioDevice]) -> Machine<'_> {
         vcpu_count,
         mmio_devices,
         generation_id: GuestAddress(0xa_0000),
+        vm_clock: GuestAddress(0xd_e000),
         has_pci: false,
     }
 }
@@ -190,4 +191,31 @@ fn the_power_button_is_a_device_with_an_event() {
     // OperationRegion (EVTR, SystemIO, 0x603, 1), Field (EVTR, ByteAcc, NoLock, Preserve) { EVTS, 8 }.
     assert!(find(b"\x5b\x80EVTR\x01\x0b\x03\x06\x01"));
     assert!(find(b"\x5b\x81\x0bEVTR\x01EVTS\x08"));
+}
+
+#[test]
+fn the_vm_clock_has_a_page_and_an_event() {
+    let dsdt = tables(&machine(1, &[])).pop().unwrap();
+    let find = |needle: &[u8]| dsdt.windows(needle.len()).any(|w| w == needle);
+    assert!(find(b"VCLK\x08_HID\x0dAMZNC10C\0\x08_CID\x0dVMCLOCK\0"));
+    // QWord Address Space (§6.4.3.5.1): memory, fixed at both ends, read-only and cacheable; from 0xde000 to 0xdefff.
+    let page = [
+        &[0x8a, 43, 0, 0, 0b1100, 0b10][..],
+        &0_u64.to_le_bytes(),
+        &0xd_e000_u64.to_le_bytes(),
+        &0xd_efff_u64.to_le_bytes(),
+        &0_u64.to_le_bytes(),
+        &0x1000_u64.to_le_bytes(),
+    ];
+    assert!(find(&page.concat()));
+    assert!(find(b"\xa0\x0d\x7b\x60\x0a\x02\x00\x86VCLK\x0a\x80"));
+}
+
+#[test]
+fn the_panic_notice_is_a_port() {
+    let dsdt = tables(&machine(1, &[])).pop().unwrap();
+    let find = |needle: &[u8]| dsdt.windows(needle.len()).any(|w| w == needle);
+    assert!(find(b"PEVT\x08_HID\x0dQEMU0001\0"));
+    // One port, 0x604 (§6.4.2.5).
+    assert!(find(&[0x47, 1, 0x04, 0x06, 0x04, 0x06, 1, 1]));
 }
