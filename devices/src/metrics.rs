@@ -97,6 +97,8 @@ pub struct BlockMetrics {
     pub io_engine_throttled_events: Counter,
     /// Times requests were left for the next turn.
     pub remaining_reqs_count: Counter,
+    /// Blocks copied to the overlay because a request covered a part of them.
+    pub overlay_copied_blocks: Counter,
 }
 
 /// A network device (`net_{iface_id}`).

@@ -227,13 +227,14 @@ impl Segments {
         done
     }
 
-    /// Reads from `file` at `offset` into the front, in one `preadv`, and takes what was read off the front.
+    /// Reads from `file` at `offset` into the front, at most `max` bytes in one `preadv`, and takes what was read off
+    /// the front.
     ///
     /// # Errors
     /// The kernel's; an interrupted call is made again.
-    pub(crate) fn read_at(&mut self, file: &File, offset: u64) -> io::Result<usize> {
+    pub(crate) fn read_at(&mut self, file: &File, offset: u64, max: usize) -> io::Result<usize> {
         let offset = file_offset(offset)?;
-        let iov = self.entries();
+        let iov = self.front(max);
         let count = retry(|| {
             // SAFETY: `preadv` writes to the ranges it is given, and to nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
@@ -245,13 +246,14 @@ impl Segments {
         Ok(count)
     }
 
-    /// Writes the front to `file` at `offset`, in one `pwritev`, and takes what was written off the front.
+    /// Writes the front to `file` at `offset`, at most `max` bytes in one `pwritev`, and takes what was written off
+    /// the front.
     ///
     /// # Errors
     /// The kernel's; an interrupted call is made again.
-    pub(crate) fn write_at(&mut self, file: &File, offset: u64) -> io::Result<usize> {
+    pub(crate) fn write_at(&mut self, file: &File, offset: u64, max: usize) -> io::Result<usize> {
         let offset = file_offset(offset)?;
-        let iov = self.entries();
+        let iov = self.front(max);
         let count = retry(|| {
             // SAFETY: `pwritev` reads the ranges it is given, and nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
@@ -431,6 +433,15 @@ impl Segments {
             return Err(io::Error::last_os_error());
         }
         Ok(len)
+    }
+
+    /// The ranges of the first `max` bytes, or of all there are.
+    pub(super) fn front(&mut self, max: usize) -> &[iovec] {
+        if max >= self.len {
+            return self.entries();
+        }
+        self.cut(0, max);
+        &self.window
     }
 
     /// The ranges that are not used up.

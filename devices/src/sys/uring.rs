@@ -58,10 +58,10 @@ struct Flight {
 /// What to do with the file.
 #[derive(Debug)]
 pub(crate) enum Operation {
-    /// Fill the segments from a byte on.
-    Read(Segments, u64),
-    /// Store the segments to a byte on.
-    Write(Segments, u64),
+    /// Fill the front of the segments, at most so many bytes, from a byte of the file on.
+    Read(Segments, u64, usize),
+    /// Store the front of the segments, at most so many bytes, to a byte of the file on.
+    Write(Segments, u64, usize),
     /// Make what was written durable.
     Sync,
 }
@@ -220,7 +220,7 @@ impl Inner {
         &mut self,
         port: u32,
         file: &Arc<File>,
-        operation: Operation,
+        mut operation: Operation,
         tag: usize,
     ) -> Result<(), Operation> {
         let full = self.uring.submission().is_full();
@@ -231,15 +231,15 @@ impl Inner {
             return Err(operation);
         };
         let fd = types::Fd(file.as_raw_fd());
-        let entry = match &operation {
-            Operation::Read(segments, at) => {
-                let iov = segments.entries();
+        let entry = match &mut operation {
+            Operation::Read(segments, at, max) => {
+                let iov = segments.front(*max);
                 opcode::Readv::new(fd, iov.as_ptr(), count_of(iov))
                     .offset(*at)
                     .build()
             }
-            Operation::Write(segments, at) => {
-                let iov = segments.entries();
+            Operation::Write(segments, at, max) => {
+                let iov = segments.front(*max);
                 opcode::Writev::new(fd, iov.as_ptr(), count_of(iov))
                     .offset(*at)
                     .build()
@@ -261,7 +261,7 @@ impl Inner {
             return Err(operation);
         }
         let segments = match operation {
-            Operation::Read(segments, _) | Operation::Write(segments, _) => Some(segments),
+            Operation::Read(segments, ..) | Operation::Write(segments, ..) => Some(segments),
             Operation::Sync => None,
         };
         if let Some(place) = self.flights.get_mut(index as usize) {
@@ -364,22 +364,24 @@ mod tests {
             segments.push(GuestAddress(at + 512), 512).unwrap();
             segments
         };
-        let write = Operation::Write(segments(0), 4096);
+        let write = Operation::Write(segments(0), 4096, usize::MAX);
         ports[0].start(&file, write, 10).unwrap();
         let landed = wait_for(&ports[0], 1);
         assert_eq!(landed[0].tag, 10);
         assert_eq!(*landed[0].result.as_ref().unwrap(), 1024);
         assert_eq!(landed[0].segments.as_ref().unwrap().len(), 1024);
 
-        let read = Operation::Read(segments(8192), 4096);
+        let read = Operation::Read(segments(8192), 4096, 600);
         ports[1].start(&file, read, 20).unwrap();
         ports[0].start(&file, Operation::Sync, 11).unwrap();
         assert_eq!(wait_for(&ports[0], 1)[0].tag, 11);
         let landed = wait_for(&ports[1], 1);
         assert_eq!(landed[0].tag, 20);
+        assert_eq!(*landed[0].result.as_ref().unwrap(), 600);
         let mut bytes = [0; 1024];
         memory.read_slice(&mut bytes, GuestAddress(8192)).unwrap();
-        assert_eq!(bytes, [7; 1024]);
+        assert_eq!(bytes[..600], [7; 600]);
+        assert_eq!(bytes[600..], [0; 424]);
     }
 
     #[test]

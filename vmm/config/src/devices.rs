@@ -60,6 +60,11 @@ pub struct Drive {
     /// File or block device behind it.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub path_on_host: Option<PathBuf>,
+    /// Copy-on-write layer over `path_on_host`, which nobody writes then: a file with what the guest writes, made if it
+    /// is missing or empty.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlay_path: Option<PathBuf>,
     /// Limits on its use.
     pub rate_limiter: Option<RateLimiter>,
     /// I/O engine.
@@ -110,6 +115,9 @@ pub struct DrivePatch {
     /// File or block device from now on; the same one to have its new length noticed.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub path_on_host: Option<PathBuf>,
+    /// Overlay from now on, over `path_on_host` as it is or as the patch says.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub overlay_path: Option<PathBuf>,
     /// Limits on its use.
     pub rate_limiter: Option<RateLimiter>,
 }
@@ -123,6 +131,10 @@ impl Drive {
                 .path_on_host
                 .clone()
                 .or_else(|| self.path_on_host.clone()),
+            overlay_path: patch
+                .overlay_path
+                .clone()
+                .or_else(|| self.overlay_path.clone()),
             rate_limiter: RateLimiter::patched(self.rate_limiter, patch.rate_limiter),
             ..self.clone()
         }

@@ -52,6 +52,13 @@ impl Command for PutDrive {
         if place.is_none() && drives.len() >= MAX_DESCRIBED {
             return Err(DriveError::TooMany.into());
         }
+        // An overlay serves one: it is closed first when the drive to be replaced has it. That one stays if this fails.
+        if let Some(index) = place
+            && drive.overlay_path.is_some()
+            && drives[index].config.overlay_path == drive.overlay_path
+        {
+            drives[index].close();
+        }
         let device = Block::open(&drive, &vm.config.ring).map_err(DriveError::Create)?;
         let is_root = drive.is_root_device;
         let attachment = Attachment::new(drive, device);
@@ -80,7 +87,10 @@ impl Command for PatchDrive {
         let place = drives
             .position(|drive| drive.config.drive_id == patch.drive_id)
             .ok_or_else(|| refuse(DrivePatchError::NotFound))?;
-        if patch.path_on_host.is_none() && patch.rate_limiter.is_none() {
+        let is_empty = patch.path_on_host.is_none()
+            && patch.overlay_path.is_none()
+            && patch.rate_limiter.is_none();
+        if is_empty {
             return Err(refuse(DrivePatchError::NothingToChange));
         }
         let patched = vm.config.drives[place].config.patched(&patch);

@@ -121,7 +121,7 @@ pub enum DrivePatchError {
     NotFound,
     /// A refresh, which only a back end in another process has.
     #[error(
-        "Running method expected different backend. Nothing is to be changed; give `path_on_host` or `rate_limiter`."
+        "Running method expected different backend. Nothing is to be changed; give `path_on_host`, `overlay_path` or `rate_limiter`."
     )]
     NothingToChange,
     /// The new file.

@@ -5,6 +5,10 @@
 //!
 //! A flush is started when all writes that the driver made available before it are done; writes after it do not
 //! wait for it.
+//!
+//! With an overlay, a write of new blocks is in the kernel before its bits are set. A request that covers a part of
+//! such a block would copy the rest of it from the base, so it waits in the queue until that write is done. A flush
+//! with new bits is a commit of two syncs; other flushes wait behind it.
 
 use std::io::{self, ErrorKind};
 use std::mem;
@@ -14,7 +18,7 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::GuestAddress;
 use vmm_sys_util::epoll::EventSet;
 
-use super::request::{Op, Request};
+use super::request::{Op, Range, Request};
 use super::{BlockWorker, Served, TURN, TURN_BYTES};
 use crate::sys::segments::Segments;
 use crate::sys::uring::{Landed, Operation, Port};
@@ -34,10 +38,21 @@ pub(super) struct AsyncWorker {
     free: Vec<usize>,
     /// Slots whose next operation found no room in the ring.
     stalled: Vec<usize>,
+    /// The overlay's commit under way.
+    commit: Option<Commit>,
+    /// Slots of flushes behind it.
+    behind: Vec<usize>,
     /// Reused by every event.
     landed: Vec<Landed>,
     /// Counts writes and flushes in the driver's order.
     sequence: u64,
+}
+
+/// A flush that makes new bits of an overlay durable.
+struct Commit {
+    slot: usize,
+    /// The data is durable; the bits are being synced.
+    is_written: bool,
 }
 
 struct Slot {
@@ -61,6 +76,8 @@ enum Work {
         at: u64,
     },
     Write {
+        /// All of it.
+        range: Range,
         /// Where it goes on.
         at: u64,
         sequence: u64,
@@ -80,6 +97,8 @@ impl AsyncWorker {
             slots: Vec::new(),
             free: Vec::new(),
             stalled: Vec::new(),
+            commit: None,
+            behind: Vec::new(),
             landed: Vec::new(),
             sequence: 0,
         }
@@ -148,6 +167,10 @@ impl AsyncWorker {
             self.base.queue.put_back(done);
             return Ok(Served::Waits);
         }
+        if self.must_wait(request.op) {
+            self.base.queue.put_back(done);
+            return Ok(Served::Waits);
+        }
         let Some(work) = self.work(request) else {
             self.base.limiter.spend(bytes);
             let is_quick = matches!(request.op, Op::GetId | Op::Unsupported);
@@ -177,14 +200,58 @@ impl AsyncWorker {
         Ok(Served::Done { cost })
     }
 
+    /// The request covers a part of a block that the overlay lacks, and that a write in flight is about to bring.
+    fn must_wait(&self, op: Op) -> bool {
+        let Some(overlay) = self.base.backend.overlay() else {
+            return false;
+        };
+        let meets_write = |range: Range| {
+            let edges = overlay.edges(range);
+            edges.into_iter().any(|edge| self.is_written(edge))
+        };
+        match op {
+            Op::Write { at } => meets_write(Range {
+                at,
+                len: self.base.chain.readable.len() as u64,
+            }),
+            Op::Discard | Op::WriteZeroes { .. } => {
+                self.base.ranges.iter().copied().any(meets_write)
+            }
+            _ => false,
+        }
+    }
+
+    /// A write to some of `block` is in flight.
+    fn is_written(&self, block: Range) -> bool {
+        let in_flight = self.slots.iter().filter_map(|slot| slot.pending.as_ref());
+        in_flight.into_iter().any(|pending| match pending.work {
+            Work::Write { range, .. } => range.meets(block),
+            _ => false,
+        })
+    }
+
     /// What the kernel is to do for a request; `None` for one that is done at once.
     fn work(&mut self, request: Request) -> Option<Work> {
         let chain = &self.base.chain;
         match request.op {
             Op::Read { at } if !chain.writable.is_empty() => Some(Work::Read { at }),
             Op::Write { at } if !chain.readable.is_empty() => {
+                let range = Range {
+                    at,
+                    len: chain.readable.len() as u64,
+                };
+                if let Some(overlay) = self.base.backend.overlay() {
+                    let copied = overlay.copy_edges(range);
+                    self.base.count_copies();
+                    // Then it fails again, and that is answered.
+                    copied.ok()?;
+                }
                 let sequence = self.next_sequence();
-                Some(Work::Write { at, sequence })
+                Some(Work::Write {
+                    range,
+                    at,
+                    sequence,
+                })
             }
             Op::Flush => {
                 let is_write = |slot: &&Slot| {
@@ -219,27 +286,59 @@ impl AsyncWorker {
 
     /// Queues the next operation of a slot, or notes that there was no room.
     fn start(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        let Some(pending) = &slot.pending else {
+        let slot = &self.slots[index];
+        let Some(work) = slot.pending.as_ref().map(|pending| pending.work) else {
             return;
         };
-        let empty = Segments::new(Arc::clone(&self.base.memory));
-        let operation = match pending.work {
-            Work::Read { at } => Operation::Read(mem::replace(&mut slot.chain.writable, empty), at),
-            Work::Write { at, .. } => {
-                Operation::Write(mem::replace(&mut slot.chain.readable, empty), at)
-            }
-            Work::Flush { waits_for: 0, .. } => Operation::Sync,
+        let backend = Arc::clone(&self.base.backend);
+        let place = match work {
+            Work::Read { at } => backend.read_place(at, slot.chain.writable.len()),
+            Work::Write { at, .. } => backend.write_place(at),
+            Work::Flush { waits_for: 0, .. } if self.may_sync(index) => backend.write_place(0),
             Work::Flush { .. } => return,
         };
-        match self.port.start(self.base.file.file(), operation, index) {
+        let empty = Segments::new(Arc::clone(&self.base.memory));
+        let chain = &mut self.slots[index].chain;
+        let operation = match work {
+            Work::Read { .. } => Operation::Read(
+                mem::replace(&mut chain.writable, empty),
+                place.at,
+                place.len,
+            ),
+            Work::Write { .. } => Operation::Write(
+                mem::replace(&mut chain.readable, empty),
+                place.at,
+                place.len,
+            ),
+            Work::Flush { .. } => Operation::Sync,
+        };
+        match self.port.start(place.file, operation, index) {
             Ok(()) => return,
-            Err(Operation::Read(segments, _)) => slot.chain.writable = segments,
-            Err(Operation::Write(segments, _)) => slot.chain.readable = segments,
+            Err(Operation::Read(segments, ..)) => chain.writable = segments,
+            Err(Operation::Write(segments, ..)) => chain.readable = segments,
             Err(Operation::Sync) => {}
         }
         self.base.metrics.io_engine_throttled_events.increment();
         self.stalled.push(index);
+    }
+
+    /// Whether the flush in a slot may sync now: one commit is under way at a time, and what it commits is durable only
+    /// when it ends.
+    fn may_sync(&mut self, index: usize) -> bool {
+        if let Some(commit) = &self.commit {
+            if commit.slot != index {
+                self.behind.push(index);
+            }
+            return commit.slot == index;
+        }
+        let overlay = self.base.backend.overlay();
+        if overlay.is_some_and(|overlay| overlay.stage()) {
+            self.commit = Some(Commit {
+                slot: index,
+                is_written: false,
+            });
+        }
+        true
     }
 
     /// Starts what found no room before.
@@ -284,7 +383,19 @@ impl AsyncWorker {
             *list = segments;
         }
         let result = match (&mut pending.work, landed.result) {
-            (Work::Flush { .. }, result) => result.map(drop),
+            (_, Err(error)) if is_transient(&error) => {
+                slot.pending = Some(pending);
+                self.start(index);
+                return Ok(());
+            }
+            (Work::Flush { .. }, result) => match self.synced(index, result.map(drop)) {
+                Some(result) => result,
+                None => {
+                    self.slots[index].pending = Some(pending);
+                    self.start(index);
+                    return Ok(());
+                }
+            },
             (_, Ok(0)) => Err(ErrorKind::UnexpectedEof.into()),
             (Work::Read { at } | Work::Write { at, .. }, Ok(count)) => {
                 list.advance(count);
@@ -294,16 +405,37 @@ impl AsyncWorker {
                     self.start(index);
                     return Ok(());
                 }
-                Ok(())
-            }
-            (_, Err(error)) if is_transient(&error) => {
-                slot.pending = Some(pending);
-                self.start(index);
-                return Ok(());
+                match (pending.work, self.base.backend.overlay()) {
+                    (Work::Write { range, .. }, Some(overlay)) => overlay.wrote(range),
+                    _ => Ok(()),
+                }
             }
             (_, Err(error)) => Err(error),
         };
         self.finish(index, pending, &result)
+    }
+
+    /// How the flush in a slot ended; `None` when its second sync is to come.
+    fn synced(&mut self, index: usize, result: io::Result<()>) -> Option<io::Result<()>> {
+        let Some(overlay) = self.base.backend.overlay() else {
+            return Some(result);
+        };
+        let mut result = overlay.synced(result);
+        let is_commit = |commit: &&mut Commit| commit.slot == index;
+        let Some(commit) = self.commit.as_mut().filter(is_commit) else {
+            return Some(result);
+        };
+        if result.is_ok() && commit.is_written {
+            overlay.committed();
+        } else if result.is_ok() {
+            result = overlay.write_staged();
+            if result.is_ok() {
+                commit.is_written = true;
+                return None;
+            }
+        }
+        self.commit = None;
+        Some(result)
     }
 
     /// Answers a request and gives its head back.
@@ -325,8 +457,10 @@ impl AsyncWorker {
         let len = self.base.answer(pending.status, status, moved);
         mem::swap(&mut self.base.chain, &mut self.slots[index].chain);
         self.free.push(index);
-        if let Work::Write { sequence, .. } = pending.work {
-            self.write_is_done(sequence);
+        match pending.work {
+            Work::Read { .. } => {}
+            Work::Write { sequence, .. } => self.write_is_done(sequence),
+            Work::Flush { .. } => self.start_behind(),
         }
         self.base.queue.give_back(pending.done, len)
     }
@@ -350,6 +484,17 @@ impl AsyncWorker {
                     self.start(index);
                 }
             }
+        }
+    }
+
+    /// Starts the flushes that waited for a commit, if none is under way; the first of them may be the next.
+    fn start_behind(&mut self) {
+        if self.commit.is_some() {
+            return;
+        }
+        for _ in 0..self.behind.len() {
+            let index = self.behind.remove(0);
+            self.start(index);
         }
     }
 

@@ -3,7 +3,7 @@
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use super::QUEUE_SIZE;
-use super::file::DiskFile;
+use super::backend::Backend;
 use super::request::{
     MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZERO_RANGES, MAX_ZERO_SECTORS, SECTOR,
 };
@@ -39,9 +39,9 @@ pub(super) struct ConfigSpace {
 const _: () = assert!(size_of::<ConfigSpace>() == 60);
 
 impl ConfigSpace {
-    /// What `file` is.
-    pub(super) fn of(file: &DiskFile) -> Self {
-        let block_sectors = file.block_len() / 512;
+    /// What `backend` is.
+    pub(super) fn of(backend: &Backend) -> Self {
+        let block_sectors = backend.block_len() / 512;
         let [block_exp, ..] = block_sectors.trailing_zeros().to_le_bytes();
         let [low, high, ..] = block_sectors.to_le_bytes();
         let mut config = Self {
@@ -52,8 +52,8 @@ impl ConfigSpace {
             min_io_size: [low, high],
             ..Self::new_zeroed()
         };
-        config.set_capacity(file);
-        if file.can_punch() {
+        config.set_capacity(backend);
+        if backend.can_punch() {
             config.max_discard_sectors = MAX_DISCARD_SECTORS.to_le_bytes();
             config.max_discard_seg = MAX_DISCARD_RANGES.to_le_bytes();
             config.discard_sector_alignment = block_sectors.to_le_bytes();
@@ -65,7 +65,7 @@ impl ConfigSpace {
     }
 
     /// The one field that a running driver sees change.
-    pub(super) fn set_capacity(&mut self, file: &DiskFile) {
-        self.capacity = (file.disk().len / SECTOR).to_le_bytes();
+    pub(super) fn set_capacity(&mut self, backend: &Backend) {
+        self.capacity = (backend.disk().len / SECTOR).to_le_bytes();
     }
 }

@@ -2,13 +2,14 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
-use vmm_sys_util::fallocate::{FallocateMode, fallocate};
 
+use super::medium::Medium;
+use super::overlay::OverlayError;
 use super::request::{Disk, Range, SECTOR};
 use crate::sys::segments::Segments;
 
@@ -61,6 +62,24 @@ pub enum DiskError {
         /// Its length, bytes.
         len: u64,
     },
+    /// The overlay over the file.
+    #[error("Virtio backend error: overlay {} {why}", path.display())]
+    Overlay {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it; part of the message, so not its source.
+        why: OverlayError,
+    },
+    /// An overlay that nobody may write.
+    #[error(
+        "Invalid block config.; `overlay_path` is for what the guest writes: remove it, or `is_read_only`"
+    )]
+    ReadOnlyOverlay,
+    /// A new base below the overlay of the old one.
+    #[error(
+        "Invalid block config.; the drive's overlay belongs to the file it has: give a new `overlay_path` with the new `path_on_host`"
+    )]
+    OverlayOfAnother,
 }
 
 /// An open disk.
@@ -157,7 +176,7 @@ impl DiskFile {
     /// # Errors
     /// The host's, or that the file ended early because something cut it.
     pub fn read(&self, at: u64, into: &mut Segments) -> io::Result<()> {
-        each_part(at, into, |part, at| part.read_at(&self.file, at))
+        self.file.read_all(at, into, usize::MAX)
     }
 
     /// Stores `from` at byte `at` on.
@@ -165,7 +184,7 @@ impl DiskFile {
     /// # Errors
     /// The host's.
     pub fn write(&self, at: u64, from: &mut Segments) -> io::Result<()> {
-        each_part(at, from, |part, at| part.write_at(&self.file, at))
+        self.file.write_all(at, from, usize::MAX)
     }
 
     /// Gives the space of `range` back to the host; it reads as zero then.
@@ -173,7 +192,7 @@ impl DiskFile {
     /// # Errors
     /// The host's; `Unsupported` where the file has no holes.
     pub fn punch(&self, range: Range) -> io::Result<()> {
-        self.allocate(FallocateMode::PunchHole, range)
+        self.file.punch(range)
     }
 
     /// Makes `range` read as zero and keeps its space.
@@ -181,31 +200,7 @@ impl DiskFile {
     /// # Errors
     /// The host's.
     pub fn zero(&self, range: Range) -> io::Result<()> {
-        match self.allocate(FallocateMode::ZeroRange, range) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_zeroes(range),
-            other => other,
-        }
-    }
-
-    fn allocate(&self, mode: FallocateMode, Range { at, len }: Range) -> io::Result<()> {
-        if len == 0 {
-            return Ok(());
-        }
-        fallocate(&*self.file, mode, true, at, len)
-            .map_err(|error| io::Error::from_raw_os_error(error.errno()))
-    }
-
-    /// What is left where the file system knows no zeroes of its own.
-    fn write_zeroes(&self, Range { mut at, mut len }: Range) -> io::Result<()> {
-        static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
-        while len > 0 {
-            let count = usize::try_from(len).map_or(ZEROES.len(), |len| len.min(ZEROES.len()));
-            let piece = ZEROES.get(..count).unwrap_or_default();
-            self.file.write_all_at(piece, at)?;
-            at = at.saturating_add(count as u64);
-            len = len.saturating_sub(count as u64);
-        }
-        Ok(())
+        self.file.zero(range)
     }
 
     /// Makes what was written durable.
@@ -213,13 +208,17 @@ impl DiskFile {
     /// # Errors
     /// The host's.
     pub fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync()
     }
 }
 
 /// Whether the file system has holes, asked without harm: behind the end there is nothing to lose.
-fn can_punch(file: &File, len: u64) -> bool {
-    fallocate(file, FallocateMode::PunchHole, true, len, SECTOR).is_ok()
+pub(super) fn can_punch(file: &File, len: u64) -> bool {
+    let behind = Range {
+        at: len,
+        len: SECTOR,
+    };
+    file.punch(behind).is_ok()
 }
 
 /// The preferred block of the file; a sector when the host names none that makes sense.
@@ -229,24 +228,9 @@ fn block_len(metadata: &Metadata) -> u32 {
     len.filter(is_good).unwrap_or(512)
 }
 
-/// Calls `step`, which consumes what it moved, until all of `segments` was moved.
-fn each_part(
-    mut at: u64,
-    segments: &mut Segments,
-    mut step: impl FnMut(&mut Segments, u64) -> io::Result<usize>,
-) -> io::Result<()> {
-    while !segments.is_empty() {
-        match step(segments, at)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            moved => at = at.saturating_add(moved as u64),
-        }
-    }
-    Ok(())
-}
-
 /// Device, special device and inode numbers of the file in decimal, cut or padded to 20 bytes: the same file
 /// has the same serial number on every start.
-fn serial(metadata: &Metadata) -> [u8; SERIAL_LEN] {
+pub(super) fn serial(metadata: &Metadata) -> [u8; SERIAL_LEN] {
     padded(&format!(
         "{}{}{}",
         metadata.dev(),
@@ -280,6 +264,7 @@ fn remedy(error: &io::Error) -> &'static str {
 mod tests {
     use std::io::Write;
 
+    use super::super::medium::write_zeroes;
     use super::*;
 
     fn error_of(path: &Path, is_read_only: bool) -> String {
@@ -330,7 +315,7 @@ mod tests {
         }
         open.punch(range(4096, 8192)).unwrap();
         open.zero(range(1 << 16, 512)).unwrap();
-        open.write_zeroes(range(1 << 17, (1 << 17) + 512)).unwrap();
+        write_zeroes(&*open.file, range(1 << 17, (1 << 17) + 512)).unwrap();
         open.punch(range(0, 0)).unwrap();
         let bytes = std::fs::read(image.path()).unwrap();
         assert_eq!(bytes.len(), 1 << 20);

@@ -4,8 +4,11 @@
 //! the file; or, with the engine `Async`, side by side by the kernel (`asynchronous.rs`).
 
 mod asynchronous;
+pub mod backend;
 mod config;
 pub mod file;
+mod medium;
+pub mod overlay;
 pub mod request;
 
 use std::io::{self, ErrorKind};
@@ -25,9 +28,10 @@ use vmm_sys_util::eventfd::EventFd;
 use zerocopy::IntoBytes;
 
 use asynchronous::AsyncWorker;
+use backend::Backend;
 use config::ConfigSpace;
 pub use file::DiskError;
-use file::{DiskFile, SERIAL_LEN, padded};
+use file::{SERIAL_LEN, padded};
 use request::{Disk, MAX_DISCARD_RANGES, Malformed, Op, Range, Request, parse};
 
 use super::chain::Chain;
@@ -62,7 +66,7 @@ pub struct Block {
     serial: Option<[u8; SERIAL_LEN]>,
     config: ConfigSpace,
     // Runtime glue.
-    file: Arc<DiskFile>,
+    backend: Arc<Backend>,
     /// For the engine `Async`.
     ring: Option<Arc<Ring>>,
     limits: LimitsAtHome,
@@ -75,39 +79,40 @@ impl Block {
     /// # Errors
     /// [`DiskError`] says what is wrong with the drive and what to do.
     pub fn open(drive: &Drive, ring: &SharedRing) -> Result<Self, DiskError> {
-        let path = match (&drive.path_on_host, &drive.socket) {
-            (Some(path), None) => path,
+        match (&drive.path_on_host, &drive.socket) {
+            (Some(_), None) => {}
             (None, Some(_)) => return Err(DiskError::NotSupported("`socket`")),
             _ => return Err(DiskError::NoBackend),
-        };
+        }
         let ring = match drive.io_engine.unwrap_or_default() {
             BlockEngine::Sync => None,
             BlockEngine::Async => Some(ring.get().map_err(DiskError::NoUring)?),
         };
-        let file = DiskFile::open(path, drive.is_read_only.unwrap_or(false))?;
+        let backend = Backend::open(drive)?;
         Ok(Self {
-            features: offered(drive, &file),
+            features: offered(drive, &backend),
             serial: drive.serial.as_ref().map(|serial| padded(serial.as_str())),
-            config: ConfigSpace::of(&file),
-            file: Arc::new(file),
+            config: ConfigSpace::of(&backend),
+            backend: Arc::new(backend),
             ring,
             limits: LimitsAtHome::new(drive.rate_limiter),
             metrics: Arc::default(),
         })
     }
 
-    /// Takes on `change`; a worker that is made later works with it. Gives back the file that is no longer
-    /// used, if it is another: closing it may take a while.
-    pub fn change(&mut self, change: BlockChange) -> Changed<Option<Arc<DiskFile>>> {
+    /// Takes on `change`; a worker that is made later works with it. Gives back the files that are no longer
+    /// used, if they are others: closing them may take a while.
+    pub fn change(&mut self, change: BlockChange) -> Changed<Option<Arc<Backend>>> {
         self.metrics.update_count.increment();
         if let Some(limits) = change.limits {
             self.limits.patch(limits);
         }
-        let Some(file) = change.file else {
+        let Some(backend) = change.backend else {
             return Changed::Inside(None);
         };
-        self.config.set_capacity(&file);
-        Changed::Configuration(Some(std::mem::replace(&mut self.file, Arc::new(file))))
+        self.config.set_capacity(&backend);
+        let old = std::mem::replace(&mut self.backend, Arc::new(backend));
+        Changed::Configuration(Some(old))
     }
 
     /// What it counts.
@@ -136,17 +141,20 @@ impl Block {
         let disk = Disk {
             takes_discard: has(VIRTIO_BLK_F_DISCARD),
             takes_write_zeroes: has(VIRTIO_BLK_F_WRITE_ZEROES),
-            ..self.file.disk()
+            ..self.backend.disk()
         };
+        let flushes = has(VIRTIO_BLK_F_FLUSH);
+        let begun = self.backend.begin(flushes);
+        begun.map_err(refuse("its overlay as the driver before left it"))?;
         let limiter = Limiter::new(&self.limits).map_err(refuse("a timer for its rate limits"))?;
         Ok(BlockWorker {
             chain: queue.new_chain(),
             ranges: Vec::with_capacity(MAX_DISCARD_RANGES as usize),
             queue,
             disk,
-            serial: self.serial.unwrap_or(*self.file.serial()),
+            serial: self.serial.unwrap_or(*self.backend.serial()),
             limiter,
-            file: Arc::clone(&self.file),
+            backend: Arc::clone(&self.backend),
             metrics: Arc::clone(&self.metrics),
             memory: with.memory,
             kick: with.kick,
@@ -158,7 +166,7 @@ impl Block {
 /// What `PATCH /drives` changes, made ready while the drive works.
 #[derive(Debug)]
 pub struct BlockChange {
-    file: Option<DiskFile>,
+    backend: Option<Backend>,
     limits: Option<RateLimiter>,
 }
 
@@ -168,18 +176,22 @@ impl BlockChange {
     /// # Errors
     /// [`DiskError`] says what is wrong with the file and what to do.
     pub fn prepare(patched: &Drive, patch: &DrivePatch) -> Result<Self, DiskError> {
-        let is_read_only = patched.is_read_only.unwrap_or(false);
-        let open = |path| DiskFile::open(path, is_read_only);
-        let file = patch.path_on_host.as_deref().map(open).transpose()?;
+        let is_opened = match (&patch.path_on_host, &patch.overlay_path) {
+            (Some(_), None) if patched.overlay_path.is_some() => {
+                return Err(DiskError::OverlayOfAnother);
+            }
+            (path, overlay_path) => path.is_some() || overlay_path.is_some(),
+        };
+        let backend = is_opened.then(|| Backend::open(patched)).transpose()?;
         Ok(Self {
-            file,
+            backend,
             limits: patch.rate_limiter,
         })
     }
 }
 
-/// Features of a drive on `file` (virtio 1.2 §5.2.3).
-fn offered(drive: &Drive, file: &DiskFile) -> u64 {
+/// Features of a drive on `backend` (virtio 1.2 §5.2.3).
+fn offered(drive: &Drive, backend: &Backend) -> u64 {
     let always = [
         VIRTIO_F_VERSION_1,
         VIRTIO_RING_F_EVENT_IDX,
@@ -189,10 +201,10 @@ fn offered(drive: &Drive, file: &DiskFile) -> u64 {
         VIRTIO_BLK_F_TOPOLOGY,
     ];
     let optional = [
-        (file.disk().is_read_only, VIRTIO_BLK_F_RO),
+        (backend.disk().is_read_only, VIRTIO_BLK_F_RO),
         (drive.cache_type == CacheType::Writeback, VIRTIO_BLK_F_FLUSH),
-        (file.can_punch(), VIRTIO_BLK_F_DISCARD),
-        (file.can_punch(), VIRTIO_BLK_F_WRITE_ZEROES),
+        (backend.can_punch(), VIRTIO_BLK_F_DISCARD),
+        (backend.can_punch(), VIRTIO_BLK_F_WRITE_ZEROES),
     ];
     let optional = optional.into_iter().filter(|(is_offered, _)| *is_offered);
     let bits = always.into_iter().chain(optional.map(|(_, bit)| bit));
@@ -228,7 +240,7 @@ struct BlockWorker {
     disk: Disk,
     serial: [u8; SERIAL_LEN],
     limiter: Limiter,
-    file: Arc<DiskFile>,
+    backend: Arc<Backend>,
     metrics: Arc<BlockMetrics>,
     memory: Arc<GuestMemory>,
     kick: EventFd,
@@ -387,6 +399,15 @@ impl BlockWorker {
         }
     }
 
+    /// Counts what a request copied to the overlay.
+    fn count_copies(&self) {
+        if let Some(overlay) = self.backend.overlay() {
+            self.metrics
+                .overlay_copied_blocks
+                .add(overlay.take_copied());
+        }
+    }
+
     /// Does a request and answers it. Returns the bytes written from the start of its writable buffers.
     fn execute(&mut self, request: Request) -> u32 {
         self.count(request.op);
@@ -395,15 +416,15 @@ impl BlockWorker {
         } = &mut self.chain;
         let room = writable.len();
         let result = match request.op {
-            Op::Read { at } => self.file.read(at, writable),
-            Op::Write { at } => self.file.write(at, readable),
-            Op::Flush => self.file.flush(),
-            Op::Discard => each_range(&self.ranges, |range| self.file.punch(range)),
+            Op::Read { at } => self.backend.read(at, writable),
+            Op::Write { at } => self.backend.write(at, readable),
+            Op::Flush => self.backend.flush(),
+            Op::Discard => each_range(&self.ranges, |range| self.backend.punch(range)),
             Op::WriteZeroes { may_unmap } => each_range(&self.ranges, |range| {
-                if may_unmap && self.file.can_punch() {
-                    self.file.punch(range)
+                if may_unmap && self.backend.can_punch() {
+                    self.backend.punch(range)
                 } else {
-                    self.file.zero(range)
+                    self.backend.zero(range)
                 }
             }),
             Op::GetId => {
@@ -415,6 +436,7 @@ impl BlockWorker {
                 return self.answer(request.status, VIRTIO_BLK_S_UNSUPP, 0);
             }
         };
+        self.count_copies();
         let moved = room - self.chain.writable.len();
         let status = match result {
             Ok(()) => VIRTIO_BLK_S_OK,

@@ -55,6 +55,14 @@ pub struct Range {
     pub len: u64,
 }
 
+impl Range {
+    /// Some byte is in both.
+    pub(super) fn meets(self, other: Self) -> bool {
+        let ends_behind = |a: Self, b: Self| a.at.saturating_add(a.len) > b.at;
+        self.len > 0 && other.len > 0 && ends_behind(self, other) && ends_behind(other, self)
+    }
+}
+
 /// What is to be done. What is to be moved is in the chain it was parsed from: what was data in its
 /// `readable` or `writable` is all that is left there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

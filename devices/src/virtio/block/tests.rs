@@ -37,6 +37,7 @@ fn drive(image: &NamedTempFile) -> Drive {
         cache_type: CacheType::Unsafe,
         is_read_only: None,
         path_on_host: Some(image.path().to_owned()),
+        overlay_path: None,
         rate_limiter: None,
         io_engine: None,
         socket: None,
@@ -130,7 +131,7 @@ fn flush_get_id_and_the_unknown_are_answered() {
     let id = [Buffer::Writable(DATA, 20)];
     assert_eq!(request(&mut guest, 8, 0, &id), (0, 21));
     let block = open(&drive(&image)).unwrap();
-    assert_eq!(guest.peek(DATA, 20), block.file.serial());
+    assert_eq!(guest.peek(DATA, 20), block.backend.serial());
     assert_eq!(request(&mut guest, 11, 0, &id), (2, 0));
     assert_eq!(request(&mut guest, u32::MAX, 0, &[]), (2, 1));
 }
@@ -231,8 +232,8 @@ fn configuration_space_has_limits_for_what_is_offered() {
     assert_eq!(space[..8], SECTORS.to_le_bytes());
     assert_eq!((field(12), field(20)), (254, 512));
     let block_sectors = 1_u32 << space[24];
-    assert_eq!(block_sectors * 512, block.file.block_len());
-    if block.file.can_punch() {
+    assert_eq!(block_sectors * 512, block.backend.block_len());
+    if block.backend.can_punch() {
         assert_eq!(
             (field(36), field(40), field(44)),
             (1 << 21, 64, block_sectors)
@@ -248,7 +249,7 @@ fn configuration_space_has_limits_for_what_is_offered() {
 /// A running guest whose driver accepted DISCARD and WRITE_ZEROES, on a file with holes.
 fn trimming(image: &NamedTempFile) -> Option<(FakeGuest, Arc<BlockMetrics>)> {
     let block = open(&drive(image)).unwrap();
-    if !block.file.can_punch() {
+    if !block.backend.can_punch() {
         eprintln!("skipped, runs where temporary files have holes");
         return None;
     }
@@ -508,6 +509,7 @@ fn new_path(path: &std::path::Path) -> DrivePatch {
     DrivePatch {
         drive_id: DeviceId("disk".to_owned()),
         path_on_host: Some(path.to_owned()),
+        overlay_path: None,
         rate_limiter: None,
     }
 }

@@ -49,6 +49,7 @@ fn drive(image: &NamedTempFile) -> Drive {
         cache_type: CacheType::Writeback,
         is_read_only: None,
         path_on_host: Some(image.path().to_owned()),
+        overlay_path: None,
         rate_limiter: None,
         io_engine: Some(engine),
         socket: None,
@@ -207,6 +208,7 @@ fn requests_go_to_the_old_file_before_a_patch_and_to_the_new_one_after() {
     let patch = DrivePatch {
         drive_id: DeviceId("disk".to_owned()),
         path_on_host: Some(second.path().to_owned()),
+        overlay_path: None,
         rate_limiter: None,
     };
     let change = BlockChange::prepare(&drive(&first).patched(&patch), &patch).unwrap();
