@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tracing::{error, info};
 use vm_config::{
-    BalloonConfig, BootSource, Drive, Entropy, LoggerConfig, Machine, NetworkInterface, PmemConfig,
-    SerialConfig, Vsock,
+    BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, LoggerConfig, Machine,
+    NetworkInterface, PmemConfig, SerialConfig, Vsock,
 };
 use vmm::control::{
-    Command, CommandError, Control, InstanceStart, PutBalloon, PutBootSource, PutDrive, PutEntropy,
-    PutMachine, PutNetworkInterface, PutPmem, PutSerial, PutVsock,
+    Command, CommandError, Control, InstanceStart, PutBalloon, PutBootSource, PutConsole, PutDrive,
+    PutEntropy, PutMachine, PutNetworkInterface, PutPmem, PutSerial, PutVsock,
 };
 
 use crate::error::chain;
@@ -34,6 +34,7 @@ struct ConfigFile {
     balloon: Option<BalloonConfig>,
     cpu_config: Option<IgnoredAny>,
     entropy: Option<Entropy>,
+    console: Option<ConsoleConfig>,
     memory_hotplug: Option<IgnoredAny>,
     metrics: Option<IgnoredAny>,
     mmds_config: Option<IgnoredAny>,
@@ -78,6 +79,9 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     }
     if let Some(entropy) = file.entropy {
         queue(control, PutEntropy(entropy));
+    }
+    if let Some(console) = file.console {
+        queue(control, PutConsole(console));
     }
     for pmem in file.pmem {
         queue(control, PutPmem(pmem));

@@ -101,6 +101,31 @@ pub struct BlockMetrics {
     pub overlay_copied_blocks: Counter,
 }
 
+/// The virtio console (`console`).
+#[derive(Debug, Default, Serialize)]
+pub struct ConsoleMetrics {
+    /// The driver started it and it could not start.
+    pub activate_fails: Counter,
+    /// Events whose handling failed, because the driver broke the rings.
+    pub event_fails: Counter,
+    /// Kicks: both queues share one event.
+    pub queue_event_count: Counter,
+    /// Chains written or given up.
+    pub tx_count: Counter,
+    /// Bytes written.
+    pub tx_bytes_count: Counter,
+    /// Times chains had to wait because the output was full.
+    pub tx_full_count: Counter,
+    /// Bytes lost because the host refused them for good.
+    pub tx_dropped_bytes: Counter,
+    /// Chains that broke a rule.
+    pub tx_malformed: Counter,
+    /// Times chains had to wait for the rate limit.
+    pub rate_limiter_throttled_events: Counter,
+    /// Times the wait for the rate limit ended.
+    pub rate_limiter_event_count: Counter,
+}
+
 /// A network device (`net_{iface_id}`).
 #[derive(Debug, Default, Serialize)]
 pub struct NetMetrics {

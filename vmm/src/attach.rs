@@ -10,6 +10,7 @@ use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
 use devices::pci::bus::{BAR_LEN, CONFIG_PORTS_LEN, DEVICES, ECAM_LEN};
 use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, PciBus};
 use devices::virtio::block::{Block, DiskError};
+use devices::virtio::console::{Console, ConsoleError};
 use devices::virtio::net::{Net, NetError};
 use devices::virtio::rng::Rng;
 use devices::virtio::transport::Transport;
@@ -56,6 +57,9 @@ pub enum AttachError {
     /// The vsock device.
     #[error("Vsock config error")]
     Vsock(#[from] VsockError),
+    /// The virtio console.
+    #[error("Console config error")]
+    VirtioConsole(#[from] ConsoleError),
     /// Standard output.
     #[error("cannot use standard output as the guest's console; open it, to /dev/null if need be")]
     Console(#[source] io::Error),
@@ -77,6 +81,7 @@ pub enum AttachError {
 // The names of devices that a machine has one of, and that the user does not name.
 const VSOCK: &str = "vsock";
 const RNG: &str = "rng";
+const CONSOLE: &str = "console";
 
 /// A virtio device in its place.
 pub(crate) struct VirtioAttachment {
@@ -153,6 +158,11 @@ pub(crate) fn attach_devices(
         let rng = Box::new(Rng::new(entropy));
         let id = DeviceId(RNG.to_owned());
         attached.attach_virtio(id, rng, vm, sender, placement.next()?)?;
+    }
+    if let Some(console) = &mut config.console {
+        let device = Box::new(console.take(Console::open)?);
+        let id = DeviceId(CONSOLE.to_owned());
+        attached.attach_virtio(id, device, vm, sender, placement.next()?)?;
     }
     for place in attached.mmio_places() {
         cmdline.push_virtio_mmio(place.address, place.gsi);

@@ -1,10 +1,11 @@
 //! What was configured so far, and what was opened for it.
 
 use devices::virtio::block::{Block, SharedRing};
+use devices::virtio::console::Console;
 use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
 use vm_config::{
-    BalloonConfig, BootSource, DeviceId, DeviceTransport, Drive, Entropy, Machine,
+    BalloonConfig, BootSource, ConsoleConfig, DeviceId, DeviceTransport, Drive, Entropy, Machine,
     NetworkInterface, PmemConfig, SerialConfig,
 };
 
@@ -27,6 +28,7 @@ pub(crate) struct Configuration {
     pub(crate) pmem: Vec<PmemConfig>,
     pub(crate) vsock: Option<Attachment<vm_config::Vsock, Vsock>>,
     pub(crate) entropy: Option<Entropy>,
+    pub(crate) console: Option<Attachment<ConsoleConfig, Console>>,
     pub(crate) balloon: Option<BalloonConfig>,
     /// Opened at the start.
     pub(crate) serial: SerialConfig,
@@ -82,6 +84,7 @@ impl Configuration {
                 .collect(),
             vsock: self.vsock.as_ref().map(|v| v.config.clone()),
             entropy: self.entropy.clone(),
+            console: self.console.as_ref().map(|c| c.config.clone()),
         }
     }
 }

@@ -5,6 +5,7 @@
 mod actions;
 mod balloon;
 mod boot;
+mod console;
 mod devices;
 mod logger;
 mod machine;
@@ -67,6 +68,7 @@ endpoints! {
     Patch "/balloon" balloon::patch_balloon;
     Put "/logger" logger::put_logger;
     Put "/serial" serial::put_serial;
+    Put "/console" console::put_console;
     Put "/actions" actions::put_action;
     Patch "/vm" state::patch_vm;
     Get "/vm/config" state::get_vm_config;

@@ -5,8 +5,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use vm_config::{
-    BalloonConfig, BlockEngine, BootSource, Drive, Entropy, Machine, NetworkInterface, PmemConfig,
-    RateLimiter, Vsock,
+    BalloonConfig, BlockEngine, BootSource, ConsoleConfig, Drive, Entropy, Machine,
+    NetworkInterface, PmemConfig, RateLimiter, Vsock,
 };
 use vmm::control::{GetVmConfig, Pause, Resume, VmConfig};
 
@@ -70,6 +70,9 @@ pub(super) struct FullConfig {
     pmem: Vec<PmemConfig>,
     #[cfg_attr(feature = "openapi", schema(ignore))]
     memory_hotplug: Unset,
+    /// The virtio console; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    console: Option<ConsoleConfig>,
 }
 
 impl From<VmConfig> for FullConfig {
@@ -90,6 +93,7 @@ impl From<VmConfig> for FullConfig {
                 .collect(),
             vsock: config.vsock,
             entropy: config.entropy.map(reported_entropy),
+            console: config.console.map(reported_console),
             pmem: config.pmem.into_iter().map(reported_pmem).collect(),
             memory_hotplug: None,
         }
@@ -116,6 +120,18 @@ fn reported_interface(interface: NetworkInterface) -> NetworkInterface {
         rx_rate_limiter: reported(interface.rx_rate_limiter),
         tx_rate_limiter: reported(interface.tx_rate_limiter),
         ..interface
+    }
+}
+
+/// The console as it is told: without a limit that does not limit.
+fn reported_console(console: ConsoleConfig) -> ConsoleConfig {
+    let limits = RateLimiter {
+        bandwidth: console.rate_limiter,
+        ops: None,
+    };
+    ConsoleConfig {
+        rate_limiter: limits.normalised().and_then(|limits| limits.bandwidth),
+        ..console
     }
 }
 

@@ -372,6 +372,25 @@ impl Segments {
         })
     }
 
+    /// Writes the front to a stream, at most `max` bytes of it and as many as it takes, and takes what was written off
+    /// the front.
+    ///
+    /// # Errors
+    /// The kernel's; an interrupted call is made again.
+    pub(crate) fn write_stream(&mut self, to: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
+        self.cut(0, max);
+        let iov = self.window.as_slice();
+        let count = retry(|| {
+            // SAFETY: `writev` reads the ranges it is given, and nothing else.
+            // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
+            // 2. Each is part of an entry of `self.iov`, so it lies inside a mapping of `self.memory`, alive as
+            //    `self` is borrowed.
+            unsafe { libc::writev(to.as_raw_fd(), iov.as_ptr(), count_of(iov)) }
+        })?;
+        self.advance(count);
+        Ok(count)
+    }
+
     /// Puts the `max` bytes from `skip` on, or as many as there are, into the window.
     fn cut(&mut self, mut skip: usize, mut max: usize) {
         self.window.clear();

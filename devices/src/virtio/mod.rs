@@ -3,6 +3,7 @@
 pub mod balloon;
 pub mod block;
 pub mod chain;
+pub mod console;
 pub mod device;
 pub mod net;
 pub mod pmem;
@@ -18,6 +19,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 pub use balloon::Balloon;
 pub use block::Block;
+pub use console::Console;
 pub use device::{
     ActivateError, Activation, Changed, Interrupt, QueueError, Source, Token, Traits, VirtioDevice,
     Worker, WorkerId, WorkerLoop,

@@ -5,6 +5,7 @@
 
 mod balloon;
 mod boot;
+mod console;
 mod devices;
 mod error;
 mod ids;
@@ -19,6 +20,7 @@ pub use balloon::{
     HintingStart, HintingStatus,
 };
 pub use boot::BootSource;
+pub use console::ConsoleConfig;
 pub use devices::{
     BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, DriveSerial, Entropy, MacAddress,
     NetworkInterface, NetworkInterfacePatch, Vsock,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use devices::legacy::KeyboardFull;
 use devices::virtio::block::DiskError;
+use devices::virtio::console::ConsoleError;
 use devices::virtio::net::NetError;
 use devices::virtio::vsock::VsockError;
 use vm_config::{MacAddress, MachineError};
@@ -46,6 +47,9 @@ pub enum CommandError {
     /// `PUT /vsock`.
     #[error("Vsock config error")]
     Vsock(#[from] VsockError),
+    /// `PUT /console`.
+    #[error("Console config error")]
+    Console(#[from] ConsoleError),
     /// `PUT /balloon`.
     #[error("Balloon config error")]
     BalloonConfig(#[from] BalloonConfigError),

@@ -6,6 +6,7 @@
 
 mod balloon;
 mod boot;
+mod console;
 mod devices;
 mod error;
 mod machine;
@@ -20,6 +21,7 @@ pub use balloon::{
     PatchBalloon, PatchBalloonStatistics, PutBalloon, StartHinting, StopHinting,
 };
 pub use boot::{InstanceStart, PutBootSource};
+pub use console::PutConsole;
 pub use devices::{
     PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface, PutVsock,
 };

@@ -1,7 +1,8 @@
 //! The life of the machine: what it is doing, pause, resume, Ctrl-Alt-Del, the power button.
 
 use vm_config::{
-    BalloonConfig, BootSource, Drive, Entropy, Machine, NetworkInterface, PmemConfig, Vsock,
+    BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, Machine, NetworkInterface,
+    PmemConfig, Vsock,
 };
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
@@ -42,6 +43,8 @@ pub struct VmConfig {
     pub vsock: Option<Vsock>,
     /// The entropy device.
     pub entropy: Option<Entropy>,
+    /// The virtio console.
+    pub console: Option<ConsoleConfig>,
 }
 
 impl Command for GetLifecycle {

@@ -327,6 +327,7 @@ fn good_requests_are_done() {
                 "/serial",
                 r#"{"serial_out_path":"p","rate_limiter":null}"#,
             ),
+            ("PUT", "/console", r#"{"output_path":"p"}"#),
             ("PUT", "/balloon", "[1,true]"),
             ("PUT", "/actions/x", r#"{"action_type":"InstanceStart"}"#),
         ],

@@ -5,6 +5,7 @@
 
 pub mod balloon;
 pub mod block;
+pub mod console;
 pub mod mmio;
 pub mod net;
 mod pci;
