@@ -75,6 +75,10 @@ pub struct Drive {
     /// What the guest reads as the disk's serial number; by default it is made from the file's numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<DriveSerial>,
+    /// Queues, 1..=32; one by default. One for each vCPU is best.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
+    pub num_queues: Option<u16>,
 }
 
 /// A disk's serial number: 1 to 20 printable ASCII characters. Holding one proves it was checked.

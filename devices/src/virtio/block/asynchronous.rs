@@ -3,12 +3,14 @@
 //! A request in flight has a slot, which owns its chain; slots are kept and reused. What needs no waiting for the
 //! disk (GET_ID, a request that is refused) is done at once, as by the other worker.
 //!
-//! A flush is started when all writes that the driver made available before it are done; writes after it do not
+//! A flush is started when all writes that were taken up before it, from any queue, are done; writes after it do not
 //! wait for it.
 //!
 //! With an overlay, a write of new blocks is in the kernel before its bits are set. A request that covers a part of
 //! such a block would copy the rest of it from the base, so it waits in the queue until that write is done. A flush
 //! with new bits is a commit of two syncs; other flushes wait behind it.
+
+mod order;
 
 use std::io::{self, ErrorKind};
 use std::mem;
@@ -18,8 +20,10 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::GuestAddress;
 use vmm_sys_util::epoll::EventSet;
 
+use order::Commit;
+
 use super::request::{Op, Range, Request};
-use super::{BlockWorker, Served, TURN, TURN_BYTES};
+use super::worker::{BlockWorker, Served, TURN_BYTES};
 use crate::sys::segments::Segments;
 use crate::sys::uring::{Landed, Operation, Port};
 use crate::virtio::chain::Chain;
@@ -48,13 +52,6 @@ pub(super) struct AsyncWorker {
     sequence: u64,
 }
 
-/// A flush that makes new bits of an overlay durable.
-struct Commit {
-    slot: usize,
-    /// The data is durable; the bits are being synced.
-    is_written: bool,
-}
-
 struct Slot {
     chain: Chain,
     pending: Option<Pending>,
@@ -62,6 +59,7 @@ struct Slot {
 
 /// A request in flight.
 struct Pending {
+    queue: usize,
     done: Completion,
     status: GuestAddress,
     /// Bytes of the chain's `writable` when it began.
@@ -114,75 +112,54 @@ impl AsyncWorker {
             // The kernel is short of memory; what is queued stays so.
             crate::virtio::kick_again(&self.base.kick);
         }
-        self.interrupt()
+        self.base.tell()
     }
 
-    fn interrupt(&mut self) -> Result<(), QueueError> {
-        if self.base.queue.needs_interrupt()? {
-            self.base.interrupt.queue(0);
+    /// Starts what is queued and may pass, as much as a turn has.
+    fn take_up(&mut self) -> Result<(), QueueError> {
+        let mut turn = self.base.begin_turn()?;
+        while let Some((queue, done)) = self.base.pop(&mut turn)? {
+            match self.begin(queue, done)? {
+                Served::Done { cost } => turn.bytes = turn.bytes.saturating_add(cost),
+                Served::Waits => return Ok(()),
+            }
         }
         Ok(())
     }
 
-    /// Starts what is queued and may pass, up to [`TURN`] and [`TURN_BYTES`].
-    fn take_up(&mut self) -> Result<(), QueueError> {
-        self.base.queue.disable_kicks()?;
-        let (mut taken, mut bytes) = (0, 0);
-        loop {
-            while taken < TURN
-                && bytes < TURN_BYTES
-                && let Some(done) = self.base.queue.pop(&mut self.base.chain)?
-            {
-                match self.begin(done)? {
-                    Served::Done { cost } => bytes += cost,
-                    Served::Waits => return Ok(()),
-                }
-                taken += 1;
-            }
-            if taken >= TURN || bytes >= TURN_BYTES {
-                self.base.metrics.remaining_reqs_count.increment();
-                crate::virtio::kick_again(&self.base.kick);
-                return Ok(());
-            }
-            if !self.base.queue.enable_kicks()? {
-                return Ok(());
-            }
-        }
-    }
-
     /// Starts the request in the base's chain, or does it at once.
-    fn begin(&mut self, done: Completion) -> Result<Served, QueueError> {
+    fn begin(&mut self, queue: usize, done: Completion) -> Result<Served, QueueError> {
         let cost = self.base.chain.readable.len() + self.base.chain.writable.len();
         let request = match self.base.parse() {
             Ok(request) => request,
             Err(malformed) => {
                 let len = self.base.refuse(malformed);
-                self.base.queue.give_back(done, len)?;
+                self.base.queues[queue].give_back(done, len)?;
                 return Ok(Served::Done { cost });
             }
         };
         let bytes = self.base.cost(request.op);
         if !self.base.limiter.admits(bytes) {
             self.base.metrics.rate_limiter_throttled_events.increment();
-            self.base.queue.put_back(done);
+            self.base.queues[queue].put_back(done);
             return Ok(Served::Waits);
         }
         if self.must_wait(request.op) {
-            self.base.queue.put_back(done);
+            self.base.queues[queue].put_back(done);
             return Ok(Served::Waits);
         }
         let Some(work) = self.work(request) else {
             self.base.limiter.spend(bytes);
             let is_quick = matches!(request.op, Op::GetId | Op::Unsupported);
             let len = self.base.execute(request);
-            self.base.queue.give_back(done, len)?;
+            self.base.queues[queue].give_back(done, len)?;
             let cost = if is_quick { cost } else { TURN_BYTES };
             return Ok(Served::Done { cost });
         };
         // Behind what found no room there is none either.
         if !self.stalled.is_empty() {
             self.base.metrics.io_engine_throttled_events.increment();
-            self.base.queue.put_back(done);
+            self.base.queues[queue].put_back(done);
             return Ok(Served::Waits);
         }
         self.base.limiter.spend(bytes);
@@ -191,6 +168,7 @@ impl AsyncWorker {
         let slot = &mut self.slots[index];
         mem::swap(&mut self.base.chain, &mut slot.chain);
         slot.pending = Some(Pending {
+            queue,
             done,
             status: request.status,
             room: slot.chain.writable.len(),
@@ -198,36 +176,6 @@ impl AsyncWorker {
         });
         self.start(index);
         Ok(Served::Done { cost })
-    }
-
-    /// The request covers a part of a block that the overlay lacks, and that a write in flight is about to bring.
-    fn must_wait(&self, op: Op) -> bool {
-        let Some(overlay) = self.base.backend.overlay() else {
-            return false;
-        };
-        let meets_write = |range: Range| {
-            let edges = overlay.edges(range);
-            edges.into_iter().any(|edge| self.is_written(edge))
-        };
-        match op {
-            Op::Write { at } => meets_write(Range {
-                at,
-                len: self.base.chain.readable.len() as u64,
-            }),
-            Op::Discard | Op::WriteZeroes { .. } => {
-                self.base.ranges.iter().copied().any(meets_write)
-            }
-            _ => false,
-        }
-    }
-
-    /// A write to some of `block` is in flight.
-    fn is_written(&self, block: Range) -> bool {
-        let in_flight = self.slots.iter().filter_map(|slot| slot.pending.as_ref());
-        in_flight.into_iter().any(|pending| match pending.work {
-            Work::Write { range, .. } => range.meets(block),
-            _ => false,
-        })
     }
 
     /// What the kernel is to do for a request; `None` for one that is done at once.
@@ -277,7 +225,7 @@ impl AsyncWorker {
     fn free_slot(&mut self) -> usize {
         self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
-                chain: self.base.queue.new_chain(),
+                chain: Chain::new(&self.base.memory),
                 pending: None,
             });
             self.slots.len() - 1
@@ -320,25 +268,6 @@ impl AsyncWorker {
         }
         self.base.metrics.io_engine_throttled_events.increment();
         self.stalled.push(index);
-    }
-
-    /// Whether the flush in a slot may sync now: one commit is under way at a time, and what it commits is durable only
-    /// when it ends.
-    fn may_sync(&mut self, index: usize) -> bool {
-        if let Some(commit) = &self.commit {
-            if commit.slot != index {
-                self.behind.push(index);
-            }
-            return commit.slot == index;
-        }
-        let overlay = self.base.backend.overlay();
-        if overlay.is_some_and(|overlay| overlay.stage()) {
-            self.commit = Some(Commit {
-                slot: index,
-                is_written: false,
-            });
-        }
-        true
     }
 
     /// Starts what found no room before.
@@ -415,29 +344,6 @@ impl AsyncWorker {
         self.finish(index, pending, &result)
     }
 
-    /// How the flush in a slot ended; `None` when its second sync is to come.
-    fn synced(&mut self, index: usize, result: io::Result<()>) -> Option<io::Result<()>> {
-        let Some(overlay) = self.base.backend.overlay() else {
-            return Some(result);
-        };
-        let mut result = overlay.synced(result);
-        let is_commit = |commit: &&mut Commit| commit.slot == index;
-        let Some(commit) = self.commit.as_mut().filter(is_commit) else {
-            return Some(result);
-        };
-        if result.is_ok() && commit.is_written {
-            overlay.committed();
-        } else if result.is_ok() {
-            result = overlay.write_staged();
-            if result.is_ok() {
-                commit.is_written = true;
-                return None;
-            }
-        }
-        self.commit = None;
-        Some(result)
-    }
-
     /// Answers a request and gives its head back.
     fn finish(
         &mut self,
@@ -462,40 +368,7 @@ impl AsyncWorker {
             Work::Write { sequence, .. } => self.write_is_done(sequence),
             Work::Flush { .. } => self.start_behind(),
         }
-        self.base.queue.give_back(pending.done, len)
-    }
-
-    /// Starts the flushes that waited for this write alone.
-    fn write_is_done(&mut self, write: u64) {
-        for index in 0..self.slots.len() {
-            if let Some(Pending {
-                work:
-                    Work::Flush {
-                        sequence,
-                        waits_for,
-                    },
-                ..
-            }) = &mut self.slots[index].pending
-                && *sequence > write
-                && *waits_for > 0
-            {
-                *waits_for -= 1;
-                if *waits_for == 0 {
-                    self.start(index);
-                }
-            }
-        }
-    }
-
-    /// Starts the flushes that waited for a commit, if none is under way; the first of them may be the next.
-    fn start_behind(&mut self) {
-        if self.commit.is_some() {
-            return;
-        }
-        for _ in 0..self.behind.len() {
-            let index = self.behind.remove(0);
-            self.start(index);
-        }
+        self.base.queues[pending.queue].give_back(pending.done, len)
     }
 
     fn in_flight(&self) -> usize {
@@ -536,7 +409,7 @@ impl Worker for AsyncWorker {
             // Rings that make no sense are the driver's loss, and were reported when they were found.
             let _ = self.land_all();
         }
-        let _ = self.interrupt();
+        let _ = self.base.tell();
         self.base.give_up()
     }
 }

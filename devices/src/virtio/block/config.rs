@@ -39,8 +39,8 @@ pub(super) struct ConfigSpace {
 const _: () = assert!(size_of::<ConfigSpace>() == 60);
 
 impl ConfigSpace {
-    /// What `backend` is.
-    pub(super) fn of(backend: &Backend) -> Self {
+    /// What `backend` is, with so many `queues`.
+    pub(super) fn of(backend: &Backend, queues: u16) -> Self {
         let block_sectors = backend.block_len() / 512;
         let [block_exp, ..] = block_sectors.trailing_zeros().to_le_bytes();
         let [low, high, ..] = block_sectors.to_le_bytes();
@@ -50,6 +50,7 @@ impl ConfigSpace {
             blk_size: 512_u32.to_le_bytes(),
             physical_block_exp: block_exp,
             min_io_size: [low, high],
+            num_queues: if queues > 1 { queues } else { 0 }.to_le_bytes(),
             ..Self::new_zeroed()
         };
         config.set_capacity(backend);

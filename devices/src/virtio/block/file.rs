@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
 
+use super::MAX_QUEUES;
 use super::medium::Medium;
 use super::overlay::OverlayError;
 use super::request::{Disk, Range, SECTOR};
@@ -62,6 +63,9 @@ pub enum DiskError {
         /// Its length, bytes.
         len: u64,
     },
+    /// None, or more than there can be.
+    #[error("Invalid block config.; num_queues {0} is out of range [1, {MAX_QUEUES}]")]
+    Queues(u16),
     /// The overlay over the file.
     #[error("Virtio backend error: overlay {} {why}", path.display())]
     Overlay {

@@ -1,5 +1,7 @@
 //! Requests through a whole device, on a real file.
 
+mod queues;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt;
@@ -7,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 use vm_config::{DeviceId, RateLimiter, TokenBucket};
+use vm_memory::{Bytes, GuestAddress};
 
+use super::worker::TURN;
 use super::*;
 use crate::testing::suite::device_suite;
 use crate::testing::{Bench, Buffer, FakeGuest};
@@ -42,6 +46,7 @@ fn drive(image: &NamedTempFile) -> Drive {
         io_engine: None,
         socket: None,
         serial: None,
+        num_queues: None,
     }
 }
 

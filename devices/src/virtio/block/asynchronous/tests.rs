@@ -54,6 +54,7 @@ fn drive(image: &NamedTempFile) -> Drive {
         io_engine: Some(engine),
         socket: None,
         serial: None,
+        num_queues: None,
     }
 }
 

@@ -43,6 +43,7 @@ fn drive(bed: &Bed, overlay: &str, engine: BlockEngine) -> Drive {
         io_engine: Some(engine),
         socket: None,
         serial: None,
+        num_queues: None,
     }
 }
 
