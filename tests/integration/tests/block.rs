@@ -81,6 +81,62 @@ fn a_disk_is_not_write_back_unless_it_is_asked_to(vm: &mut TestVm) {
     assert_eq!(vm.value("flush_feature"), "no");
 }
 
+/// What `blk_queues` leaves on the disk.
+fn queues_content(queues: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (queue, round) in (1..=queues).flat_map(|q| (0..40_u64).map(move |r| (q, r))) {
+        for offset in (0..4096_u64).step_by(8) {
+            bytes.extend((queue << 48 | round << 32 | offset).to_le_bytes());
+        }
+    }
+    bytes
+}
+
+#[vm_test(kernel = "blk_queues", mmio, pci)]
+fn each_processor_has_a_queue_of_its_own(vm: &mut TestVm) {
+    let expected = queues_content(4);
+    let options = json!({ "num_queues": 4, "cache_type": "Writeback" });
+    let path = vm.drive("disk", &vec![0; expected.len()], &options);
+    vm.machine(4, 128);
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(vm.value("queues"), "4");
+    assert!(fs::read(path).unwrap() == expected, "the file differs");
+}
+
+#[vm_test(kernel = "blk_queues", mmio, pci)]
+fn queues_of_the_asynchronous_engine_share_an_overlay(vm: &mut TestVm) {
+    let len = queues_content(2).len();
+    let overlay = vm.path("overlay");
+    let options = json!({
+        "num_queues": 2, "cache_type": "Writeback", "io_engine": "Async", "overlay_path": overlay,
+    });
+    let path = vm.drive("disk", &vec![0xee; len], &options);
+    vm.machine(2, 128);
+    vm.start();
+    vm.expect_pass();
+    assert_eq!(vm.value("queues"), "2");
+    assert!(
+        fs::read(path).unwrap() == vec![0xee; len],
+        "the base changed"
+    );
+}
+
+#[vm_test(kernel = "hello")]
+fn the_number_of_queues_has_a_range(vm: &mut TestVm) {
+    for wrong in [0, 33] {
+        let drive = json!({
+            "drive_id": "disk", "is_root_device": false, "path_on_host": "/x", "num_queues": wrong,
+        });
+        let why = vm.refused("PUT", "/drives/disk", Some(&drive));
+        let words = format!("num_queues {wrong} is out of range [1, 32]");
+        assert!(why.contains(&words), "{why}");
+    }
+    vm.drive("disk", &content(1), &json!({ "num_queues": 32 }));
+    let config = vm.request("GET", "/vm/config", None).body.unwrap();
+    assert_eq!(config["drives"][0]["num_queues"], json!(32));
+}
+
 #[vm_test(kernel = "blk_id", mmio, pci)]
 fn the_id_names_the_file(vm: &mut TestVm) {
     let path = vm.drive("disk", &[0; SECTOR], &json!({}));

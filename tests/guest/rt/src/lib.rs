@@ -20,6 +20,7 @@ pub mod command_line;
 pub mod device_memory;
 pub mod echo;
 pub mod gates;
+pub mod handed;
 pub mod interrupts;
 pub mod keyboard;
 pub mod paging;

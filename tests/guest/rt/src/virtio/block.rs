@@ -18,6 +18,8 @@ pub const VIRTIO_BLK_F_FLUSH: u64 = 1 << 9;
 pub const VIRTIO_BLK_F_BLK_SIZE: u64 = 1 << 6;
 /// See [`VIRTIO_BLK_F_BLK_SIZE`].
 pub const VIRTIO_BLK_F_TOPOLOGY: u64 = 1 << 10;
+/// The device may have several queues.
+pub const VIRTIO_BLK_F_MQ: u64 = 1 << 12;
 /// The device forgets ranges.
 pub const VIRTIO_BLK_F_DISCARD: u64 = 1 << 13;
 /// The device zeroes ranges.
