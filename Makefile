@@ -1,10 +1,9 @@
 # The only door. `make demo` shows a microVM at work, `make test` passes the tests; both set up what they need.
 
-TARGET  := x86_64-unknown-linux-gnu
-RELEASE := target/$(TARGET)/release
+RELEASE := target/x86_64-unknown-linux-gnu/release
 CARGO   := cargo
 
-.PHONY: demo test check build guests unit-test vm-test bench openapi setup setup-tests clean
+.PHONY: demo test check build guests unit-test vm-test fuzz fuzz-test bench openapi setup setup-tests clean
 
 ## Boots a test guest and a stock Linux through the socket API, and shows each step.
 demo: setup
@@ -13,9 +12,10 @@ demo: setup
 	cd tests/guest && $(CARGO) build --release
 	$(RELEASE)/lab demo --monitor $(RELEASE)/cloister-vmm --tests $(RELEASE)/lab-tests
 
-## Every test: style, units, test kernels on this machine's /dev/kvm, stock Linux in the lab.
-test: setup-tests check build guests unit-test vm-test
-	@echo "all passed: style, unit tests, test kernels, stock Linux guests"
+## Every test: style, units, test kernels on this machine's /dev/kvm, 20 seconds of each fuzz target, stock Linux in the
+## lab.
+test: setup-tests check build guests unit-test fuzz-test vm-test
+	@echo "all passed: style, unit tests, test kernels, fuzz targets, stock Linux guests"
 
 ## Formatting, lints, documentation.
 check:
@@ -23,6 +23,7 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	cd tests/guest && $(CARGO) fmt --all --check && $(CARGO) clippy --release --quiet -- -D warnings
+	cd tests/fuzz && $(CARGO) fmt --check
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 	$(CARGO) test --quiet -p api-server --features openapi openapi
 
@@ -37,6 +38,15 @@ guests:
 ## Unit tests, and test kernels driven through the API.
 unit-test: build guests
 	$(CARGO) nextest run --workspace
+
+## Feeds a parser what an engine makes up: TARGET=block (`sh tests/fuzz/run.sh list` has them all), until it is stopped or
+## SECONDS=600 are over.
+fuzz:
+	@sh tests/fuzz/run.sh "$(TARGET)" $(SECONDS)
+
+## 20 seconds of every target.
+fuzz-test:
+	@sh tests/fuzz/run.sh all 20
 
 ## Writes resources/openapi/cloister.json anew from the types; `make check` compares it.
 openapi:
@@ -61,3 +71,4 @@ setup-tests:
 clean:
 	$(CARGO) clean
 	cd tests/guest && $(CARGO) clean
+	cd tests/fuzz && $(CARGO) clean

@@ -33,6 +33,8 @@ done
 packages=
 command -v ip >/dev/null || packages="$packages iproute2"
 [ -e /usr/share/doc/ca-certificates ] || packages="$packages ca-certificates"
+# The engine of the fuzz targets is C++.
+[ "${1-}" != tests ] || command -v c++ >/dev/null || packages="$packages g++"
 if [ -n "$packages" ]; then
     say "installing$packages"
     apt-get update -qq

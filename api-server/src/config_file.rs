@@ -127,6 +127,14 @@ impl ConfigFile {
     }
 }
 
+/// Whether `text` is a configuration that this build serves.
+#[cfg(feature = "testing")]
+#[must_use]
+pub fn is_taken(text: &[u8]) -> bool {
+    let file = serde_json::from_slice::<ConfigFile>(text);
+    file.is_ok_and(|file| file.unsupported().is_none())
+}
+
 fn queue<C: Command>(control: &Control, command: C) {
     control.submit(command, |result| {
         check(result);

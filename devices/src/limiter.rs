@@ -125,7 +125,7 @@ impl Bucket {
 
 impl Limits {
     /// What a user stated; full buckets.
-    fn new(stated: RateLimiter, now: u64) -> Self {
+    pub(crate) fn new(stated: RateLimiter, now: u64) -> Self {
         let bucket = |stated: Option<_>| stated.and_then(|stated| Bucket::new(stated, now));
         Self {
             bandwidth: bucket(stated.bandwidth),
@@ -134,7 +134,7 @@ impl Limits {
     }
 
     /// Replaces the buckets that `patch` has; zeros take one away.
-    fn patch(&mut self, patch: RateLimiter, now: u64) {
+    pub(crate) fn patch(&mut self, patch: RateLimiter, now: u64) {
         for (bucket, stated) in [
             (&mut self.bandwidth, patch.bandwidth),
             (&mut self.ops, patch.ops),
@@ -145,14 +145,14 @@ impl Limits {
         }
     }
 
-    fn refill(&mut self, now: u64) {
+    pub(crate) fn refill(&mut self, now: u64) {
         for bucket in [&mut self.bandwidth, &mut self.ops].into_iter().flatten() {
             bucket.refill(now);
         }
     }
 
     /// Nanoseconds until one operation of `bytes` can pass.
-    fn wait_ns(&self, bytes: u64) -> u64 {
+    pub(crate) fn wait_ns(&self, bytes: u64) -> u64 {
         let wait = |bucket: &Option<Bucket>, tokens| {
             let bucket = bucket.as_ref()?;
             let wait = bucket.wait_ns(tokens);
@@ -163,7 +163,7 @@ impl Limits {
     }
 
     /// Spends one operation of `bytes`.
-    fn spend(&mut self, bytes: u64) {
+    pub(crate) fn spend(&mut self, bytes: u64) {
         for (bucket, tokens) in [(&mut self.bandwidth, bytes), (&mut self.ops, 1)] {
             if let Some(bucket) = bucket {
                 bucket.spend(tokens);

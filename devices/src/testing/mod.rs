@@ -3,6 +3,7 @@
 
 mod driver;
 pub mod guest;
+mod limits;
 mod mmio;
 mod pci;
 pub mod suite;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use driver::{Buffer, FakeDriver};
 pub use guest::{Guest, MEMORY};
+pub use limits::FakeLimits;
 pub use mmio::FakeGuest;
 pub use pci::PciGuest;
 use vm_memory::GuestAddress;

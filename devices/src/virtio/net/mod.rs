@@ -90,6 +90,16 @@ impl Net {
     }
 
     /// On the queues of one tap, at least one.
+    /// A device on what stands for taps, such as ends of pairs of sockets that keep datagrams apart.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn on_fake(
+        ends: Vec<impl Into<std::os::fd::OwnedFd>>,
+        interface: &NetworkInterface,
+    ) -> Self {
+        Self::on(ends.into_iter().map(Tap::fake).collect(), interface)
+    }
+
     fn on(taps: Vec<Tap>, interface: &NetworkInterface) -> Self {
         let mac = interface.guest_mac.map(|mac| mac.0);
         let pairs = u16::try_from(taps.len()).unwrap_or(MAX_QUEUES);

@@ -199,7 +199,7 @@ impl Tap {
     }
 
     /// Something that stands for a tap, such as one end of a pair of sockets that keep datagrams apart.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn fake(end: impl Into<std::os::fd::OwnedFd>) -> Self {
         // A socket only in name: the call works on any descriptor.
         let end = std::os::unix::net::UnixDatagram::from(end.into());
