@@ -28,5 +28,6 @@ for _ in $(seq 100); do
     usleep 20000
 done
 mount -o ro /dev/vda /images || echo "lab: cannot mount the images"
+mount -o loop,ro /images/tools.ext4 /tools || echo "lab: cannot mount the tools"
 
 exec lab agent /dev/vport*p1

@@ -31,7 +31,13 @@ pub fn the_bench_is_complete(bench: &Bench) -> Result<()> {
             "cgroup v2 has no controller {controller}, only {controllers}"
         );
     }
-    for image in ["vmlinux", "bzImage", "initramfs.cpio", "root.ext4"] {
+    for image in [
+        "vmlinux",
+        "bzImage",
+        "initramfs.cpio",
+        "root.ext4",
+        "tools.ext4",
+    ] {
         let path = bench.images.join(image);
         ensure!(path.is_file(), "{} is missing", path.display());
     }

@@ -4,9 +4,26 @@
 use anyhow::Result;
 
 use super::modules::Modules;
+use super::tools;
 use super::tree::{Busybox, Tree};
 
-const MODULES: [&str; 4] = ["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net"];
+/// Transports first, then a driver for each device.
+pub const MODULES: [&str; 14] = [
+    "virtio_mmio",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_balloon",
+    "virtio_console",
+    "virtio_mem",
+    "virtio_pmem",
+    "nd_pmem",
+    "virtio_rng",
+    "vmw_vsock_virtio_transport",
+    "pvpanic_mmio",
+    "button",
+    "evdev",
+];
 
 const INIT: &str = include_str!("../../images/guest-init.sh");
 const INITTAB: &str = include_str!("../../images/guest-inittab");
@@ -14,7 +31,7 @@ const RC: &str = include_str!("../../images/guest-rc.sh");
 const DRIVER: &str = include_str!("../../images/guest-driver.sh");
 const SHUTDOWN: &str = include_str!("../../images/guest-shutdown.sh");
 
-/// Everything but the modules that the images depend on; part of the cache's key.
+/// Scripts that the images depend on; part of the cache's key.
 pub const SOURCES: [&str; 5] = [INIT, INITTAB, RC, DRIVER, SHUTDOWN];
 
 /// The initramfs. With `root=` on the command line it goes on to that disk.
@@ -29,9 +46,10 @@ pub fn initramfs(busybox: &Busybox, modules: &Modules) -> Result<Tree> {
 pub fn user_space(busybox: &Busybox) -> Tree {
     let mut tree = Tree::default();
     tree.directories(&[
-        "bin", "dev", "etc", "mnt", "proc", "root", "sbin", "sys", "tmp",
+        "bin", "dev", "etc", "mnt", "proc", "root", "sbin", "sys", "tmp", "tools",
     ])
     .busybox(busybox)
+    .links(&tools::LINKS)
     .link("sbin/init", "../bin/busybox")
     .file("etc/inittab", INITTAB)
     .executable("etc/rc", RC)

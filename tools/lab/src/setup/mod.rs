@@ -17,6 +17,7 @@ mod kernel;
 mod modules;
 mod outer;
 mod packages;
+mod tools;
 mod tree;
 
 use std::fs::{self, File};
@@ -37,12 +38,14 @@ pub use packages::find_program;
 pub use tree::Tree;
 
 /// Change it when this module makes other images from the same scripts.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 /// Size of the guest's root disk: room for its user space and for what tests write.
 const ROOT_DISK: &str = "64M";
 /// Size of the disk that carries the guest's images into the outer machine.
-const IMAGES_DISK: &str = "256M";
+const IMAGES_DISK: &str = "512M";
+/// Size of the disk with programs for tests.
+const TOOLS_DISK: &str = "192M";
 
 /// The images of one recipe, all there.
 pub struct Images {
@@ -65,7 +68,7 @@ impl Images {
         self.directory.join("images.ext4")
     }
 
-    /// What guests boot: `vmlinux`, `bzImage`, `initramfs.cpio`, `root.ext4`.
+    /// What guests boot: `vmlinux`, `bzImage`, `initramfs.cpio`, `root.ext4`, `tools.ext4`.
     pub fn guest(&self) -> PathBuf {
         self.directory.join("guest")
     }
@@ -108,8 +111,12 @@ fn recipe_digest() -> u64 {
         RECIPE,
         ROOT_DISK,
         IMAGES_DISK,
+        TOOLS_DISK,
+        tools::PROGRAMS,
         outer::SOURCES,
+        outer::MODULES,
         guest::SOURCES,
+        guest::MODULES,
     )
         .hash(&mut digest);
     digest.finish()
@@ -136,6 +143,10 @@ fn build(cache: &Path, finished: &Path) -> Result<()> {
     guest::user_space(&busybox).write_directory(&root)?;
     make_ext4(&root, &guest.join("root.ext4"), ROOT_DISK)?;
     fs::remove_dir_all(&root)?;
+    let tools = work.path().join("tools");
+    tools::write(cache, &tools)?;
+    make_ext4(&tools, &guest.join("tools.ext4"), TOOLS_DISK)?;
+    fs::remove_dir_all(&tools)?;
 
     write_cpio(
         &outer::initramfs(&busybox, &modules)?,
@@ -193,7 +204,8 @@ fn write_cpio(tree: &Tree, path: &Path) -> Result<()> {
 fn make_ext4(content: &Path, image: &Path, size: &str) -> Result<()> {
     let program = find_program("mkfs.ext4").context("mkfs.ext4 is missing")?;
     let mut mkfs = Command::new(program);
-    mkfs.args(["-q", "-E", "root_owner=0:0", "-d"])
+    // Blocks as large as pages, which direct access to the memory behind a disk asks for.
+    mkfs.args(["-q", "-b", "4096", "-E", "root_owner=0:0", "-d"])
         .args([content, image])
         .arg(size);
     packages::run(&mut mkfs)

@@ -81,30 +81,91 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 /// Downloads `package` and unpacks it as `packages/NAME` in the cache, unless it is there.
 /// Needs no root: nothing is installed.
 pub fn unpack(package: &str, cache: &Path) -> Result<PathBuf> {
+    unpack_together(package, &[package], cache)
+}
+
+/// Downloads packages and unpacks them over each other as `packages/NAME` in the cache, unless that is there.
+pub fn unpack_together(name: &str, members: &[&str], cache: &Path) -> Result<PathBuf> {
     let packages = cache.join("packages");
-    let tree = packages.join(package);
+    let tree = packages.join(name);
     if tree.is_dir() {
         return Ok(tree);
     }
-    println!("downloading {package}");
+    println!("downloading {name}");
     fs::create_dir_all(&packages)?;
     let work = super::work_directory(cache)?;
     let mut download = apt_get();
     download
         .current_dir(work.path())
-        .args(["download", package]);
+        .arg("download")
+        .args(members);
     with_fresh_lists(&mut download).with_context(|| {
-        format!("cannot download the package {package}; the lab is made of Debian's packages")
+        format!("cannot download {members:?}; the lab is made of Debian's packages")
     })?;
 
-    let deb = fs::read_dir(work.path())?
+    let archives: Vec<_> = fs::read_dir(work.path())?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get downloaded no file for {package}"))?;
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .collect();
+    ensure!(
+        archives.len() == members.len(),
+        "apt-get downloaded {} files for {members:?}",
+        archives.len()
+    );
     let unpacked = work.path().join("unpacked");
-    run(Command::new("dpkg").arg("-x").args([&deb, &unpacked]))?;
+    for archive in archives {
+        run(Command::new("dpkg").arg("-x").args([&archive, &unpacked]))?;
+    }
     super::finish(&unpacked, &tree)?;
     Ok(tree)
+}
+
+/// `programs` and the libraries they need, directly or through other libraries, as package names.
+pub fn with_libraries(programs: &[&str]) -> Result<Vec<String>> {
+    let mut all: Vec<String> = Vec::new();
+    let mut next: Vec<String> = programs.iter().map(|name| (*name).to_owned()).collect();
+    while !next.is_empty() {
+        let depends = apt_depends(&next)?;
+        all.append(&mut next);
+        next = libraries(&depends)
+            .filter(|name| !all.iter().any(|known| known == name))
+            .map(str::to_owned)
+            .collect();
+        next.sort_unstable();
+        next.dedup();
+    }
+    Ok(all)
+}
+
+/// The names of libraries in what `apt-cache depends` printed. Alternatives begin with `|`.
+fn libraries(depends: &str) -> impl Iterator<Item = &str> {
+    depends
+        .lines()
+        .filter_map(|line| {
+            let line = line.trim().trim_start_matches('|');
+            line.strip_prefix("Depends: ")
+                .or_else(|| line.strip_prefix("PreDepends: "))
+        })
+        .filter(|name| name.starts_with("lib") || *name == "zlib1g")
+}
+
+fn apt_depends(packages: &[String]) -> Result<String> {
+    let ask = || -> Result<Option<String>> {
+        let output = Command::new("apt-cache")
+            .arg("depends")
+            .args(packages)
+            .output()
+            .context("cannot run apt-cache; the lab is made of Debian's packages")?;
+        let depends = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(output.status.success().then_some(depends))
+    };
+    if let Some(depends) = ask()? {
+        return Ok(depends);
+    }
+    update_lists()?;
+    ask()?.with_context(|| {
+        format!("apt-cache does not know all of {packages:?}; the lab needs Debian's package lists")
+    })
 }
 
 /// The package that `linux-image-cloud-amd64` stands for: it holds no file itself.
@@ -183,6 +244,13 @@ pub fn run(command: &mut Command) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_libraries_are_followed() {
+        let depends =
+            "socat\n  Depends: libc6\n |Depends: debconf\n  PreDepends: zlib1g\n  Suggests: libx\n";
+        assert_eq!(libraries(depends).collect::<Vec<_>>(), ["libc6", "zlib1g"]);
+    }
 
     #[test]
     fn the_image_behind_the_meta_package_is_found() {

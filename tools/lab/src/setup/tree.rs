@@ -62,6 +62,14 @@ impl Tree {
         self.add(path, Node::Link(target.to_owned()))
     }
 
+    /// Adds symbolic links, each a path and its target.
+    pub fn links(&mut self, links: &[(&str, &str)]) -> &mut Self {
+        for (path, target) in links {
+            self.link(path, target);
+        }
+        self
+    }
+
     /// Adds busybox as `bin/busybox`, and a link for each of its applets.
     pub fn busybox(&mut self, busybox: &Busybox) -> &mut Self {
         self.executable("bin/busybox", busybox.program.as_slice());
