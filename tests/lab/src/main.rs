@@ -7,6 +7,7 @@ mod console;
 mod demo;
 mod host;
 mod kernel_log;
+mod process;
 mod tests;
 mod vm;
 
@@ -48,7 +49,7 @@ pub struct Bench {
     /// The monitor under test.
     #[arg(long)]
     monitor: PathBuf,
-    /// What guests boot: `vmlinux`, `bzImage`, `initramfs.cpio`, `root.ext4`.
+    /// What guests boot: `vmlinux`, `bzImage`, `initramfs.cpio`, `root.ext4`, `tools.ext4`.
     #[arg(long)]
     images: PathBuf,
     /// Files left here come back to whoever started the test.

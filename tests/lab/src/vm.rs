@@ -13,11 +13,14 @@ use tempfile::TempDir;
 use crate::Bench;
 use crate::console::Console;
 use crate::kernel_log;
+use crate::process::Process;
 
-/// Boots in about 10 s in an idle lab.
-pub const BOOT: Duration = Duration::from_secs(120);
+/// Boots in about 10 s in an idle lab; on a busy machine the lab's clock may run fast besides.
+pub const BOOT: Duration = Duration::from_secs(240);
 /// For a command that does not do much, and for ending.
 pub const SHORT: Duration = Duration::from_secs(30);
+/// For a command that moves many bytes.
+pub const LONG: Duration = Duration::from_secs(150);
 /// Longer than any request may take, shorter than a test.
 const REQUEST: Duration = Duration::from_secs(60);
 
@@ -79,6 +82,17 @@ impl Vm {
         Ok(())
     }
 
+    /// Changes something; the request must succeed.
+    pub fn patch(&mut self, path: &str, body: &Value) -> Result<()> {
+        println!("PATCH {path} {body}");
+        let answer = self.api.patch(path, Some(body))?;
+        ensure!(
+            matches!(answer.status, 200 | 204),
+            unexpected("PATCH", path, &answer)
+        );
+        Ok(())
+    }
+
     /// Asks for something that must be there.
     pub fn get(&mut self, path: &str) -> Result<Value> {
         let answer = self.api.get(path, None)?;
@@ -86,6 +100,11 @@ impl Vm {
         answer
             .body
             .with_context(|| format!("GET {path} was answered without a body"))
+    }
+
+    /// The monitor's process, seen from outside.
+    pub fn process(&self) -> Process {
+        Process(self.monitor.id())
     }
 
     /// Sets processors and memory.
@@ -98,10 +117,15 @@ impl Vm {
 
     /// Takes a kernel image, and the initramfs that leads to the driver.
     pub fn kernel(&mut self, image: &str) -> Result<()> {
+        self.kernel_with(image, "")
+    }
+
+    /// The same, with more on its command line.
+    pub fn kernel_with(&mut self, image: &str, arguments: &str) -> Result<()> {
         let body = json!({
             "kernel_image_path": self.images.join(image),
             "initrd_path": self.images.join("initramfs.cpio"),
-            "boot_args": KERNEL_ARGUMENTS,
+            "boot_args": format!("{arguments} {KERNEL_ARGUMENTS}"),
         });
         self.put("/boot-source", &body)
     }
@@ -119,6 +143,18 @@ impl Vm {
         Ok(copy)
     }
 
+    /// Gives the guest one more disk, last of all, with programs that busybox does not have; see [`Vm::mount_tools`].
+    pub fn tools(&mut self) -> Result<()> {
+        let drive = json!({
+            "drive_id": "tools",
+            "path_on_host": self.images.join("tools.ext4"),
+            "is_root_device": false,
+            "is_read_only": true,
+            "serial": "tools",
+        });
+        self.put("/drives/tools", &drive)
+    }
+
     /// Starts the guest and waits until its driver takes commands.
     pub fn boot(&mut self) -> Result<()> {
         let started = Instant::now();
@@ -131,9 +167,23 @@ impl Vm {
         Ok(())
     }
 
+    /// Puts the programs of [`Vm::tools`] where the guest's shell finds them.
+    pub fn mount_tools(&mut self) -> Result<()> {
+        self.run(
+            "disk=$(grep -lx tools /sys/block/vd*/serial) && disk=${disk%/serial} && \
+             mount -t ext4 -o ro /dev/${disk##*/} /tools && PATH=$PATH:/usr/bin:/usr/sbin",
+        )?;
+        Ok(())
+    }
+
     /// Runs a command in the guest that must succeed; returns what it printed.
     pub fn run(&mut self, command: &str) -> Result<String> {
         self.console.run(command, SHORT)
+    }
+
+    /// The same, for a command that takes its time.
+    pub fn run_long(&mut self, command: &str) -> Result<String> {
+        self.console.run(command, LONG)
     }
 
     /// The guest's console, for what takes longer or may fail.
@@ -162,10 +212,19 @@ impl Vm {
 
     /// Waits for the guest to shut down and the monitor to end with exit code 0.
     pub fn ends_well(&mut self) -> Result<()> {
+        self.ends_saying("")
+    }
+
+    /// The same; its kernel must also say how it ends.
+    pub fn ends_saying(&mut self, words: &str) -> Result<()> {
         let last_words = self.console.until_closed(SHORT)?;
         ensure!(
             last_words.contains("guest: shutting down"),
             "the guest ended without shutting down"
+        );
+        ensure!(
+            last_words.contains(words),
+            "the guest did not say `{words}` when it ended"
         );
         let status = self.wait()?;
         ensure!(status.code() == Some(0), "the monitor ended with {status}");

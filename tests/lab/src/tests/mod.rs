@@ -1,11 +1,17 @@
 //! The tests. To add one: a function in a file here, and its line in [`ALL`].
 
+mod balloon;
 mod bench;
 mod boot;
 mod disk;
+mod drives;
+mod everything;
+mod fio;
+mod iperf;
 mod net;
 mod pci;
 mod power;
+mod vsock;
 
 use anyhow::Result;
 
@@ -33,6 +39,13 @@ macro_rules! tests {
 
 tests! {
     net::moves_100_mb_each_way 300,
+    balloon::balloon_takes_and_gives 600,
+    vsock::vsock_carries_streams 600,
+    iperf::iperf3_moves_streams 400,
+    iperf::two_pairs_share_streams 400,
+    drives::disks_shrink_and_change 400,
+    everything::all_devices_on_mmio 600,
+    everything::all_devices_on_pci 600,
     boot::sees_four_cpus 180,
     boot::sees_two_cpus 180,
     disk::file_system_keeps_a_file 180,
@@ -47,6 +60,8 @@ tests! {
     boot::sees_one_cpu 180,
     power::console_carries_long_lines 180,
     power::ctrl_alt_del_shuts_down 180,
+    power::power_button_switches_off 180,
+    power::panic_is_told 180,
     power::reboot_ends_the_monitor 180,
     bench::the_bench_is_complete 20,
 }

@@ -81,7 +81,17 @@ fn boot_with_network(bench: &Bench) -> Result<Vm> {
 
 /// Adds a network interface on a tap of the host that is up and has an address.
 pub(super) fn connect(vm: &mut Vm) -> Result<()> {
-    let interface = json!({"iface_id": "eth0", "host_dev_name": TAP, "guest_mac": MAC});
+    connect_pairs(vm, 1)
+}
+
+/// The same, with this many pairs of queues.
+pub(super) fn connect_pairs(vm: &mut Vm, pairs: u8) -> Result<()> {
+    let interface = json!({
+        "iface_id": "eth0",
+        "host_dev_name": TAP,
+        "guest_mac": MAC,
+        "num_queues": pairs,
+    });
     vm.put("/network-interfaces/eth0", &interface)?;
     host::run("ip", &["addr", "add", &format!("{HOST}/24"), "dev", TAP])?;
     host::run("ip", &["link", "set", TAP, "up"])?;

@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::Bench;
-use crate::vm::Vm;
+use crate::process::wait_until;
+use crate::vm::{LONG, Vm};
 
 /// `reboot` in the guest ends the monitor with exit code 0.
 pub fn reboot_ends_the_monitor(bench: &Bench) -> Result<()> {
@@ -17,6 +18,38 @@ pub fn ctrl_alt_del_shuts_down(bench: &Bench) -> Result<()> {
     vm.check_kernel_log()?;
     vm.put("/actions", &json!({"action_type": "SendCtrlAltDel"}))?;
     vm.ends_well()
+}
+
+/// The API's power button reaches a program in the guest, which switches the machine off.
+pub fn power_button_switches_off(bench: &Bench) -> Result<()> {
+    let mut vm = boot(bench)?;
+    vm.check_kernel_log()?;
+    let button = vm.run(
+        "name=$(grep -l 'Power Button' /sys/class/input/event*/device/name) && echo ${name%/device/name}",
+    )?;
+    let event = button.trim_start_matches("/sys/class/input/");
+    // What a desktop or systemd-logind does: waits for the key, then shuts down.
+    vm.run(&format!(
+        "{{ head -c 24 /dev/input/{event} > /dev/null && poweroff; }} & sleep 1"
+    ))?;
+    vm.put("/actions", &json!({"action_type": "SendPowerButton"}))?;
+    vm.ends_saying("Power down")
+}
+
+/// The host hears of a guest's panic.
+pub fn panic_is_told(bench: &Bench) -> Result<()> {
+    let mut vm = boot(bench)?;
+    let before = vm.get("/")?;
+    ensure!(
+        before.get("guest_panicked").is_none(),
+        "before the panic the monitor says {before}"
+    );
+    // It stays as it is then, so that there is time to ask.
+    vm.run("echo 0 > /proc/sys/kernel/panic; echo 1 > /proc/sys/kernel/sysrq")?;
+    vm.console().send("echo c > /proc/sysrq-trigger")?;
+    let is_told = wait_until(LONG, || Ok(vm.get("/")?["guest_panicked"] == true))?;
+    ensure!(is_told, "the monitor did not hear of the guest's panic");
+    Ok(())
 }
 
 /// A long line goes in and comes out whole: no byte is lost in either direction.
