@@ -9,7 +9,7 @@ use devices::legacy::ioapic::{self, IoApic};
 use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
 use devices::pci::bus::{BAR_LEN, CONFIG_PORTS_LEN, DEVICES, ECAM_LEN};
 use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, PciBus};
-use devices::virtio::block::{Block, DiskError};
+use devices::virtio::block::{self, DiskError};
 use devices::virtio::console::{Console, ConsoleError};
 use devices::virtio::net::{Net, NetError};
 use devices::virtio::rng::Rng;
@@ -18,6 +18,7 @@ use devices::virtio::transport::mmio::{self, MmioTransport};
 use devices::virtio::transport::pci::{self, PciPlacement, PciTransport};
 use devices::virtio::vsock::{Vsock, VsockError};
 use devices::virtio::{Balloon, VirtioDevice, Worker, WorkerId, WorkerLoop};
+use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
 use vm_config::{DeviceId, DeviceTransport, Drive, SerialConfig};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -124,16 +125,16 @@ pub(crate) fn attach_devices(
         DeviceTransport::Mmio => drop(cmdline.push("pci=off")),
         DeviceTransport::Pci => attached.attach_pci_bus(),
     }
-    if let Some(root) = config.drives.first().filter(|d| d.config.is_root_device) {
-        push_root(cmdline, &root.config);
-    }
     if let Some(index) = config.pmem.iter().position(|pmem| pmem.root_device) {
         push_pmem_root(cmdline, index, config.pmem[index].read_only);
     }
     for drive in &mut config.drives {
-        let block = drive.take(|stated| Block::open(stated, &config.ring))?;
+        let device = drive.take(|stated| block::open(stated, &config.ring))?;
+        if drive.config.is_root_device {
+            push_root(cmdline, &drive.config, device.as_ref());
+        }
         let id = drive.config.drive_id.clone();
-        attached.attach_virtio(id, Box::new(block), vm, sender, placement.next()?)?;
+        attached.attach_virtio(id, device, vm, sender, placement.next()?)?;
     }
     for interface in &mut config.network_interfaces {
         let net = interface.take(Net::open)?;
@@ -170,13 +171,13 @@ pub(crate) fn attach_devices(
     Ok(attached)
 }
 
-/// The root drive is the guest's first disk.
-fn push_root(cmdline: &mut CommandLine, root: &Drive) {
+/// The root drive is the guest's first disk. Whether it can be written, a back end decides, and its device knows.
+fn push_root(cmdline: &mut CommandLine, root: &Drive, device: &dyn VirtioDevice) {
     match &root.partuuid {
         Some(partuuid) => cmdline.push(&format!("root=PARTUUID={partuuid}")),
         None => cmdline.push("root=/dev/vda"),
     };
-    let is_read_only = root.is_read_only.unwrap_or(false);
+    let is_read_only = device.traits().features & (1 << VIRTIO_BLK_F_RO) != 0;
     cmdline.push(if is_read_only { "ro" } else { "rw" });
 }
 

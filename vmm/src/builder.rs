@@ -101,7 +101,11 @@ pub(crate) fn build(
         return Err(StartError::NoKernel);
     }
     let regions = ram_regions(config.machine.mem_size_mib);
-    let memory = Arc::new(memory::allocate(&regions, config.machine.huge_pages)?);
+    let memory = Arc::new(memory::allocate(
+        &regions,
+        config.machine.huge_pages,
+        config.memory_sharing(),
+    )?);
     let built = build_in(&memory, config, sender);
     if built.is_err() {
         memory::release(memory);

@@ -1,6 +1,7 @@
 //! What was configured so far, and what was opened for it.
 
-use devices::virtio::block::{Block, SharedRing};
+use devices::virtio::VirtioDevice;
+use devices::virtio::block::SharedRing;
 use devices::virtio::console::Console;
 use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
@@ -10,6 +11,7 @@ use vm_config::{
 };
 
 use crate::control::VmConfig;
+use crate::memory::Sharing;
 
 /// What was configured so far. Files and taps are opened when they are named, so that the one who names them
 /// hears what is wrong.
@@ -22,7 +24,7 @@ pub(crate) struct Configuration {
     /// Shared by the drives of the engine `Async`.
     pub(crate) ring: SharedRing,
     /// Root first.
-    pub(crate) drives: Vec<Attachment<Drive, Block>>,
+    pub(crate) drives: Vec<Attachment<Drive, Box<dyn VirtioDevice>>>,
     pub(crate) network_interfaces: Vec<Attachment<NetworkInterface, Net>>,
     /// In the guest's order; opened at the start.
     pub(crate) pmem: Vec<PmemConfig>,
@@ -69,6 +71,19 @@ pub(crate) fn balloon_id() -> DeviceId {
 }
 
 impl Configuration {
+    /// Whether another process works in guest memory.
+    pub(crate) fn memory_sharing(&self) -> Sharing {
+        let has_back_end = self
+            .drives
+            .iter()
+            .any(|drive| drive.config.socket.is_some());
+        if has_back_end {
+            Sharing::Shared
+        } else {
+            Sharing::Private
+        }
+    }
+
     /// All of it in the user's words.
     pub(crate) fn to_stated(&self) -> VmConfig {
         VmConfig {

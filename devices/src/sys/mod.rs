@@ -1,5 +1,6 @@
 //! Where this crate meets the kernel and raw memory: everything unsafe that a device needs.
 //!
+//! * [`event`]: events as descriptors that can be lent;
 //! * [`poll`]: whether a file descriptor would block;
 //! * [`segments`]: guest memory as the kernel's vectored calls take it;
 //! * [`tap`]: tap devices;
@@ -11,6 +12,7 @@
 
 #[cfg(test)]
 pub mod alloc;
+pub mod event;
 pub mod poll;
 pub mod segments;
 pub mod tap;

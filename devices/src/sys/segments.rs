@@ -443,11 +443,21 @@ impl Segments {
             return Ok(0);
         }
         let first = run.iov_base.with_addr(first);
-        // SAFETY: `MADV_DONTNEED` replaces the content of the pages in a range, and maps or unmaps nothing.
+        // Pages that are shared stay in their file, which needs a hole.
+        let is_shared = self
+            .memory
+            .iter()
+            .any(|region| region.flags() & libc::MAP_SHARED != 0);
+        let advice = if is_shared {
+            libc::MADV_REMOVE
+        } else {
+            libc::MADV_DONTNEED
+        };
+        // SAFETY: `MADV_DONTNEED` and `MADV_REMOVE` replace the content of the pages in a range, and map or unmap nothing.
         // 1. Each byte of it lies in an entry of this list, and so in a mapping of `self.memory`, alive as `self`
         //    is borrowed.
         // 2. No Rust reference into guest memory exists, so its content may change at any time.
-        let result = unsafe { libc::madvise(first, len, libc::MADV_DONTNEED) };
+        let result = unsafe { libc::madvise(first, len, advice) };
         if result < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::{FakeDriver, InlineLoop, guest_memory};
+use super::{FakeDriver, InlineLoop, shared_memory};
 use crate::GuestMemory;
 use crate::virtio::queue::QueueState;
 use crate::virtio::transport::{RestoreError, Slot};
@@ -84,7 +84,7 @@ pub trait Guest: Sized {
     /// A guest whose driver has not touched the device.
     #[must_use]
     fn new(device: Box<dyn VirtioDevice>) -> Self {
-        Self::with_memory(device, guest_memory(MEMORY))
+        Self::with_memory(device, shared_memory(MEMORY))
     }
 
     /// A guest whose driver runs the device with `features` and `VERSION_1`.

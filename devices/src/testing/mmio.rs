@@ -6,7 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::guest::{Guest, MEMORY, Place};
-use super::{FakeDriver, FakeIrq, InlineLoop, guest_memory};
+use super::{FakeDriver, FakeIrq, InlineLoop, shared_memory};
 use crate::virtio::queue::QueueState;
 use crate::virtio::transport::{MmioState, RestoreError, Slot, Transport};
 use crate::virtio::{MmioTransport, QueueError, VirtioDevice, WorkerId, WorkerLoop};
@@ -36,7 +36,7 @@ impl FakeGuest {
     /// When the host has no eventfd.
     #[must_use]
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
-        Self::with_memory(device, guest_memory(MEMORY))
+        Self::with_memory(device, shared_memory(MEMORY))
     }
 
     /// The same, in memory that may already hold something.

@@ -18,7 +18,7 @@ pub use guest::{Guest, MEMORY};
 pub use limits::FakeLimits;
 pub use mmio::FakeGuest;
 pub use pci::PciGuest;
-use vm_memory::GuestAddress;
+use vm_memory::{FileOffset, GuestAddress};
 
 use crate::GuestMemory;
 use crate::irq::IrqLine;
@@ -32,6 +32,21 @@ use crate::virtio::{Interrupt, QueueError, Worker, WorkerId, WorkerLoop};
 #[must_use]
 pub fn guest_memory(len: usize) -> Arc<GuestMemory> {
     let memory = GuestMemory::from_ranges(&[(GuestAddress(0), len)]);
+    Arc::new(memory.expect("the host has memory"))
+}
+
+/// The same, of which other processes can have a part.
+///
+/// # Panics
+/// When the host has no memory.
+#[must_use]
+pub fn shared_memory(len: usize) -> Arc<GuestMemory> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let file = rustix::fs::memfd_create(c"guest-memory", flags).expect("the host has memory");
+    let file = std::fs::File::from(file);
+    file.set_len(len as u64).expect("the host has memory");
+    let range = (GuestAddress(0), len, Some(FileOffset::new(file, 0)));
+    let memory = GuestMemory::from_ranges_with_files([range]);
     Arc::new(memory.expect("the host has memory"))
 }
 

@@ -10,6 +10,7 @@ pub mod pmem;
 pub mod queue;
 pub mod rng;
 pub mod transport;
+pub mod vhost_user;
 pub mod vsock;
 
 use std::os::fd::AsRawFd;

@@ -209,6 +209,22 @@ impl Queue {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
+    /// Goes on where another process left off: it popped heads up to `next_available`, and wrote into the used ring how
+    /// far it gave them back.
+    ///
+    /// # Errors
+    /// When the used ring is not in guest memory.
+    pub fn take_over(&mut self, next_available: u16) -> Result<(), QueueError> {
+        if self.state.is_ready {
+            let index = self.load(self.used(RING_INDEX), Ordering::Acquire)?;
+            self.state.next_used = u16::from_le(index);
+            self.state.next_available = next_available;
+            self.available_end = next_available;
+            self.signalled = self.state.next_used;
+        }
+        Ok(())
+    }
+
     /// Whether the driver wants an interrupt for what was given back since this was last asked
     /// (virtio 1.2 §2.7.7.2).
     ///

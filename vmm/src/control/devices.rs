@@ -1,6 +1,7 @@
 //! `/drives`, `/network-interfaces`, `/vsock` and `/entropy`.
 
-use devices::virtio::block::{Block, BlockChange};
+use devices::virtio::VirtioDevice;
+use devices::virtio::block::{self, Block, BlockChange, DiskError, VhostUserBlock};
 use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
 use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch};
@@ -37,7 +38,7 @@ impl Command for PutDrive {
         refuse_hotplug(vm)?;
         let drive = self.0;
         let drives = &mut vm.config.drives;
-        let is_other_root = |other: &Attachment<Drive, Block>| {
+        let is_other_root = |other: &Attachment<Drive, Box<dyn VirtioDevice>>| {
             other.config.is_root_device && other.config.drive_id != drive.drive_id
         };
         if drive.is_root_device && drives.iter().any(is_other_root) {
@@ -52,14 +53,17 @@ impl Command for PutDrive {
         if place.is_none() && drives.len() >= MAX_DESCRIBED {
             return Err(DriveError::TooMany.into());
         }
-        // An overlay serves one: it is closed first when the drive to be replaced has it. That one stays if this fails.
-        if let Some(index) = place
-            && drive.overlay_path.is_some()
-            && drives[index].config.overlay_path == drive.overlay_path
-        {
-            drives[index].close();
+        // An overlay and a back end serve one: it is closed first when the drive to be replaced has it. That one stays
+        // if this fails.
+        if let Some(index) = place {
+            let old = &drives[index].config;
+            let has_overlay =
+                drive.overlay_path.is_some() && old.overlay_path == drive.overlay_path;
+            if has_overlay || (drive.socket.is_some() && old.socket == drive.socket) {
+                drives[index].close();
+            }
         }
-        let device = Block::open(&drive, &vm.config.ring).map_err(DriveError::Create)?;
+        let device = block::open(&drive, &vm.config.ring).map_err(DriveError::Create)?;
         let is_root = drive.is_root_device;
         let attachment = Attachment::new(drive, device);
         match place {
@@ -90,8 +94,11 @@ impl Command for PatchDrive {
         let is_empty = patch.path_on_host.is_none()
             && patch.overlay_path.is_none()
             && patch.rate_limiter.is_none();
-        if is_empty {
-            return Err(refuse(DrivePatchError::NothingToChange));
+        match (&vm.config.drives[place].config.socket, is_empty) {
+            (None, true) => return Err(refuse(DrivePatchError::NothingToChange)),
+            (Some(_), false) => return Err(refuse(DrivePatchError::BackEndDecides)),
+            (Some(_), true) => return refresh(vm, &patch),
+            (None, false) => {}
         }
         let patched = vm.config.drives[place].config.patched(&patch);
         let change = BlockChange::prepare(&patched, &patch).map_err(|why| refuse(why.into()))?;
@@ -104,6 +111,17 @@ impl Command for PatchDrive {
         vm.config.drives[place].config = patched;
         Ok(())
     }
+}
+
+/// Has a back end say anew what its disk is.
+fn refresh(vm: &mut Vm, patch: &DrivePatch) -> Result<(), CommandError> {
+    let refuse = |why| CommandError::from(DriveError::Patch(why));
+    vm.change_machine(|machine| {
+        let refreshed =
+            machine.change_device(&patch.drive_id, |disk: &mut VhostUserBlock| disk.refresh());
+        let refreshed = refreshed.ok_or_else(|| refuse(DrivePatchError::NotFound))?;
+        refreshed.map_err(|why| refuse(DiskError::from(why).into()))
+    })
 }
 
 impl Command for PutNetworkInterface {

@@ -128,6 +128,11 @@ pub enum DrivePatchError {
         "Running method expected different backend. Nothing is to be changed; give `path_on_host`, `overlay_path` or `rate_limiter`."
     )]
     NothingToChange,
+    /// A change, which only a file takes.
+    #[error(
+        "Running method expected different backend. A back end in another process decides itself; give `drive_id` alone to read its configuration anew."
+    )]
+    BackEndDecides,
     /// The new file.
     #[error("{0}.")]
     Disk(#[from] DiskError),

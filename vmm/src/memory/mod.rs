@@ -1,4 +1,4 @@
-//! Guest memory: private mappings of this process, and files beside them, aligned so that the kernel can use
+//! Guest memory: mappings private to this process unless a back end shares them, and files beside them, aligned so that the kernel can use
 //! huge pages.
 
 // UNSAFETY: mapping memory and handing the mapping to vm-memory.
@@ -7,10 +7,11 @@
 mod above_ram;
 mod file;
 mod regions;
+mod shared;
 mod slot;
 
 pub use above_ram::AboveRam;
 pub use file::{FileMapping, padded_len};
 pub(crate) use regions::release;
-pub use regions::{MemoryError, allocate};
+pub use regions::{MemoryError, Sharing, allocate};
 pub use slot::{Access, SlotMemory};

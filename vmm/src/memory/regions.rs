@@ -1,5 +1,6 @@
 //! Maps the regions that guest RAM consists of.
 
+use std::fs::File;
 use std::io;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -7,7 +8,11 @@ use std::sync::Arc;
 use devices::GuestMemory;
 use vm_config::HugePages;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
+};
+
+use super::shared::map_shared;
 
 /// Alignment of every region, host side: a huge page.
 pub(super) const ALIGNMENT: usize = 2 << 20;
@@ -45,6 +50,15 @@ pub enum MemoryError {
     },
 }
 
+/// Who sees guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// This process.
+    Private,
+    /// Others too, that are given its descriptor.
+    Shared,
+}
+
 /// Maps `regions` (guest address and length in bytes, ascending), untouched.
 ///
 /// # Errors
@@ -52,10 +66,11 @@ pub enum MemoryError {
 pub fn allocate(
     regions: &[(GuestAddress, u64)],
     pages: HugePages,
+    sharing: Sharing,
 ) -> Result<GuestMemory, MemoryError> {
     let mut mapped = Vec::with_capacity(regions.len());
     for &(start, len) in regions {
-        match map_region(start, len, pages) {
+        match map_region(start, len, pages, sharing) {
             Ok(region) => mapped.push(region),
             Err(error) => {
                 // A region does not unmap itself, and its huge pages would stay reserved.
@@ -85,23 +100,40 @@ fn map_region(
     start: GuestAddress,
     len: u64,
     pages: HugePages,
+    sharing: Sharing,
 ) -> Result<GuestRegionMmap, MemoryError> {
     let too_large = || MemoryError::TooLarge { len };
     let size = usize::try_from(len).map_err(|_| too_large())?;
-    let address = map_private(size, pages).map_err(|source| match pages {
+    let mapped = match sharing {
+        Sharing::Private => map_private(size, pages).map(|address| (address, None)),
+        Sharing::Shared => map_shared(size, pages).map(|(address, file)| (address, Some(file))),
+    };
+    let (address, file) = mapped.map_err(|source| match pages {
         HugePages::TwoMiB => MemoryError::HugePages { len, source },
         HugePages::None | HugePages::Transparent => MemoryError::Map { len, source },
     })?;
-    let region = adopt(address, size).map_err(|_| too_large())?;
+    let region = adopt(address, size, file).map_err(|_| too_large())?;
     GuestRegionMmap::new(region, start).ok_or_else(too_large)
 }
 
-fn adopt(address: *mut u8, size: usize) -> Result<MmapRegion, vm_memory::mmap::MmapRegionError> {
-    let builder = MmapRegionBuilder::new(size)
+fn adopt(
+    address: *mut u8,
+    size: usize,
+    file: Option<File>,
+) -> Result<MmapRegion, vm_memory::mmap::MmapRegionError> {
+    let kind = if file.is_some() {
+        libc::MAP_SHARED
+    } else {
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS
+    };
+    let mut builder = MmapRegionBuilder::new(size)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        .with_mmap_flags(kind | libc::MAP_NORESERVE);
+    if let Some(file) = file {
+        builder = builder.with_file_offset(FileOffset::new(file, 0));
+    }
     // SAFETY: `address` is the start of a mapping of `size` bytes, made with these protections and flags by
-    // `map_private`, that nothing else owns. Only `unmap_region` unmaps it, when nobody else holds the region: it is
+    // `map_private` or `map_shared`, that nothing else owns. Only `unmap_region` unmaps it, when nobody else holds the region: it is
     // not yet part of a memory, or the last holder of that lets go.
     unsafe { builder.with_raw_mmap_pointer(address) }.build()
 }
@@ -117,6 +149,12 @@ pub(super) fn map_private(size: usize, pages: HugePages) -> io::Result<*mut u8> 
     if !address.addr().is_multiple_of(ALIGNMENT) {
         address = map_aligned(address, size)?;
     }
+    advise(address, size, pages);
+    Ok(address)
+}
+
+/// Asks for huge pages in a mapping that was just made, if `pages` does.
+pub(super) fn advise(address: *mut u8, size: usize, pages: HugePages) {
     if pages == HugePages::Transparent {
         // SAFETY: The range is the mapping just made. Advice changes no content.
         let result = unsafe { libc::madvise(address.cast(), size, libc::MADV_HUGEPAGE) };
@@ -124,7 +162,6 @@ pub(super) fn map_private(size: usize, pages: HugePages) -> io::Result<*mut u8> 
             tracing::warn!("the host has no transparent huge pages; guest memory uses 4 KiB pages");
         }
     }
-    Ok(address)
 }
 
 /// Replaces the mapping of `size` bytes at `first` by an aligned one: reserves more, keeps the aligned part.
@@ -173,6 +210,7 @@ mod tests {
         let memory = allocate(
             &[(GuestAddress(0), 3 * MIB), (GuestAddress(1 << 32), 5 * MIB)],
             HugePages::None,
+            Sharing::Private,
         )
         .unwrap();
         for region in memory.iter() {
@@ -189,13 +227,23 @@ mod tests {
 
     #[test]
     fn memory_beyond_the_address_space_is_refused_with_its_size() {
-        let error = allocate(&[(GuestAddress(0), 1 << 60)], HugePages::None).unwrap_err();
+        let error = allocate(
+            &[(GuestAddress(0), 1 << 60)],
+            HugePages::None,
+            Sharing::Private,
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("1152921504606846976 bytes"));
     }
 
     #[test]
     fn huge_pages_that_the_host_does_not_have_are_refused() {
-        let error = allocate(&[(GuestAddress(0), 1 << 45)], HugePages::TwoMiB).unwrap_err();
+        let error = allocate(
+            &[(GuestAddress(0), 1 << 45)],
+            HugePages::TwoMiB,
+            Sharing::Private,
+        )
+        .unwrap_err();
         assert!(matches!(error, MemoryError::HugePages { .. }), "{error}");
     }
 
@@ -204,14 +252,16 @@ mod tests {
         // Six that stay would not fit the address space of 128 TiB.
         for _ in 0..6 {
             let regions = [(GuestAddress(0), 1 << 45), (GuestAddress(1 << 46), 1 << 60)];
-            let error = allocate(&regions, HugePages::None).unwrap_err();
+            let error = allocate(&regions, HugePages::None, Sharing::Private).unwrap_err();
             assert!(error.to_string().contains("1152921504606846976 bytes"));
         }
     }
 
     #[test]
     fn memory_that_is_held_is_not_released() {
-        let memory = Arc::new(allocate(&[(GuestAddress(0), MIB)], HugePages::None).unwrap());
+        let memory = Arc::new(
+            allocate(&[(GuestAddress(0), MIB)], HugePages::None, Sharing::Private).unwrap(),
+        );
         release(Arc::clone(&memory));
         memory.write_obj(7_u8, GuestAddress(0)).unwrap();
         release(memory);
@@ -219,7 +269,12 @@ mod tests {
 
     #[test]
     fn memory_can_be_far_larger_than_the_host() {
-        let memory = allocate(&[(GuestAddress(0), 1 << 40)], HugePages::None).unwrap();
+        let memory = allocate(
+            &[(GuestAddress(0), 1 << 40)],
+            HugePages::None,
+            Sharing::Private,
+        )
+        .unwrap();
         memory.write_obj(7_u8, GuestAddress((1 << 40) - 1)).unwrap();
     }
 }

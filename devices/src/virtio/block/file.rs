@@ -13,6 +13,7 @@ use super::medium::Medium;
 use super::overlay::OverlayError;
 use super::request::{Disk, Range, SECTOR};
 use crate::sys::segments::Segments;
+use crate::virtio::vhost_user::VhostUserError;
 
 /// Length of a serial number (virtio 1.2 §5.2.6).
 pub const SERIAL_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
@@ -24,9 +25,12 @@ pub enum DiskError {
     /// Neither a file nor a back end, or both.
     #[error("Invalid block config.; give `path_on_host`, or `socket` without it")]
     NoBackend,
-    /// A part of the interface that this build does not have.
-    #[error("{0} is not supported by this build; remove it from the request")]
-    NotSupported(&'static str),
+    /// A back end, and what it decides itself.
+    #[error("Invalid block config.; leave {0} out, or `socket`: the back end decides about it")]
+    NotWithSocket(&'static str),
+    /// The back end in another process.
+    #[error("Vhost user backend error: {0}")]
+    VhostUser(#[from] VhostUserError),
     /// The host's kernel has no io_uring, or not for this process.
     #[error(
         "Virtio backend error: Error initializing the io_engine: io_uring is not available ({0}); use Linux 5.10.51 or later, check /proc/sys/kernel/io_uring_disabled and the process's seccomp filter, or set `io_engine` to `Sync`"

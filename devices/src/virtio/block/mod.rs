@@ -11,6 +11,7 @@ pub mod file;
 mod medium;
 pub mod overlay;
 pub mod request;
+mod vhost_user;
 mod worker;
 
 use std::io::ErrorKind;
@@ -31,6 +32,7 @@ use config::ConfigSpace;
 pub use file::DiskError;
 use file::{SERIAL_LEN, padded};
 use request::{Disk, MAX_DISCARD_RANGES};
+pub use vhost_user::VhostUserBlock;
 use worker::BlockWorker;
 use zerocopy::IntoBytes;
 
@@ -45,6 +47,18 @@ const QUEUE_SIZE: u16 = 256;
 
 /// The most queues: one for each processor of the largest machine.
 pub const MAX_QUEUES: u16 = 32;
+
+/// Makes the drive's device: on its file, or on its back end in another process. `ring` is the microVM's, made when
+/// the first drive asks for the engine `Async`.
+///
+/// # Errors
+/// [`DiskError`] says what is wrong with the drive and what to do.
+pub fn open(drive: &Drive, ring: &SharedRing) -> Result<Box<dyn VirtioDevice>, DiskError> {
+    Ok(match drive.socket {
+        None => Box::new(Block::open(drive, ring)?),
+        Some(_) => Box::new(VhostUserBlock::connect(drive)?),
+    })
+}
 
 /// A disk that no driver runs.
 pub struct Block {
@@ -70,7 +84,6 @@ impl Block {
     pub fn open(drive: &Drive, ring: &SharedRing) -> Result<Self, DiskError> {
         match (&drive.path_on_host, &drive.socket) {
             (Some(_), None) => {}
-            (None, Some(_)) => return Err(DiskError::NotSupported("`socket`")),
             _ => return Err(DiskError::NoBackend),
         }
         let queues = drive.num_queues.unwrap_or(1);
