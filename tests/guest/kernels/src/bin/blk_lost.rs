@@ -1,0 +1,25 @@
+//! Reads from the disk until it says that it needs a reset; a request that it had then may never come back.
+
+#![no_std]
+#![no_main]
+
+use rt::boot::BootInfo;
+use rt::virtio::block::{Disk, Request, VIRTIO_BLK_T_IN};
+use rt::{clock, println};
+
+rt::kernel!(main);
+
+fn main(boot: &BootInfo) {
+    let mut disk = Disk::open(boot);
+    let read = Request {
+        kind: VIRTIO_BLK_T_IN,
+        sector: 0,
+        len: 512,
+    };
+    disk.run_well(&[read]);
+    println!("ready");
+    let is_lost = clock::spin_until(clock::LONG, || disk.device.needs_reset());
+    println!("lost={}", if is_lost { "yes" } else { "no" });
+    rt::check!(is_lost, "the disk did not say that it is gone");
+    disk.device.reset();
+}
