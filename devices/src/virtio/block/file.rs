@@ -128,6 +128,7 @@ impl DiskFile {
                 path: path.to_owned(),
             });
         }
+        make_blocking(&file).map_err(fail)?;
         // The metadata of a block device says nothing of its length.
         let len = file.seek(SeekFrom::End(0)).map_err(fail)?;
         if !len.is_multiple_of(SECTOR) {
@@ -220,6 +221,12 @@ impl DiskFile {
     }
 }
 
+/// Takes back `O_NONBLOCK`, which a file was opened with. Before Linux 5.14 io_uring fails every request to such a file
+/// that the page cache does not answer at once (`EAGAIN`, `io_prep_rw`), however often it is made again.
+pub(super) fn make_blocking(file: &File) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(file, false)?)
+}
+
 /// Whether the file system has holes, asked without harm: behind the end there is nothing to lose.
 pub(super) fn can_punch(file: &File, len: u64) -> bool {
     let behind = Range {
@@ -269,8 +276,9 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write;
+    use std::os::fd::AsRawFd;
 
     use super::super::medium::write_zeroes;
     use super::*;
@@ -309,6 +317,24 @@ mod tests {
         let path = image.path().display();
         assert!(text.contains("is 1000 bytes"), "{text}");
         assert!(text.contains(&format!("truncate -s %512 {path}")), "{text}");
+    }
+
+    /// `O_NONBLOCK` in the flags of an open file (proc(5)).
+    pub(in super::super) fn is_non_blocking(file: &File) -> bool {
+        let path = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
+        let text = std::fs::read_to_string(path).unwrap();
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = i32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+        flags & libc::O_NONBLOCK != 0
+    }
+
+    #[test]
+    fn an_image_is_waited_for_by_every_kernel() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        for is_read_only in [false, true] {
+            let open = DiskFile::open(image.path(), is_read_only).unwrap();
+            assert!(!is_non_blocking(&open.file));
+        }
     }
 
     #[test]

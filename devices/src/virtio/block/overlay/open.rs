@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use super::super::file::{DiskFile, can_punch, serial};
+use super::super::file::{DiskFile, can_punch, make_blocking, serial};
 use super::super::medium::Medium;
 use super::bitmap::Bitmap;
 use super::header::{Base, HEADER_LEN, Header};
@@ -46,6 +46,7 @@ impl Overlay {
         if !metadata.is_file() {
             return Err(OverlayError::NotAFile);
         }
+        make_blocking(&file).map_err(OverlayError::Io)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => OverlayError::InUse,
             TryLockError::Error(error) => OverlayError::Io(error),

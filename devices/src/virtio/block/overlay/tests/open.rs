@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use super::super::super::file::tests::is_non_blocking;
 use super::super::header::HEADER_LEN;
 use super::*;
 
@@ -118,6 +119,15 @@ fn base_that_changed_or_is_another_is_refused_by_name() {
     bed.base.as_file().set_len(DISK + 512).unwrap();
     touch(then);
     assert_refused(&bed, "name the base it was made over, or a new overlay");
+}
+
+#[test]
+fn neither_file_is_without_waiting() {
+    let bed = Bed::new();
+    let overlay = bed.open(&overlay_path(&bed)).unwrap();
+    for file in [overlay.medium(), overlay.base()] {
+        assert!(!is_non_blocking(file));
+    }
 }
 
 #[test]
