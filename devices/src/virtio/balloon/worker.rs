@@ -181,19 +181,24 @@ impl Line {
             Role::Inflate => work.inflate(),
             Role::Hinting => work.take_hint(),
             Role::Reporting => work.take_report(),
-            Role::Statistics if work.take_statistics() => {
-                return match self.held.replace(done) {
-                    // Drivers send one; of more, the latest is held.
-                    Some(earlier) => self.queue.give_back(earlier, 0),
-                    None => Ok(()),
-                };
+            Role::Statistics => {
+                let is_good = work.take_statistics();
+                // Drivers send one; of more, the latest is held: only what was popped last can be put back.
+                if let Some(earlier) = self.held.take() {
+                    self.queue.give_back(earlier, 0)?;
+                }
+                if is_good {
+                    self.held = Some(done);
+                    return Ok(());
+                }
+                0
             }
             Role::Deflate => {
                 // The guest uses the pages when it likes: they read as zeroes.
                 work.metrics.deflate_count.increment();
                 0
             }
-            Role::Statistics | Role::None => 0,
+            Role::None => 0,
         };
         *pages = pages.saturating_add(looked_at);
         self.queue.give_back(done, 0)
