@@ -43,6 +43,10 @@ impl Listener {
             path: path.to_owned(),
             source,
         };
+        // The kernel would make a name up, and guests would reach sockets of the working directory (unix(7), autobind).
+        if path.as_os_str().is_empty() {
+            return Err(failed(io::ErrorKind::InvalidInput.into()));
+        }
         let socket = UnixListener::bind(path).map_err(failed)?;
         // From here on the path goes when this is dropped.
         let listener = Self {
@@ -143,7 +147,7 @@ fn remedy(error: &io::Error, path: &Path) -> String {
             format!("if no other microVM uses it, remove {}", path.display())
         }
         io::ErrorKind::NotFound => format!("make the directory of {}", path.display()),
-        io::ErrorKind::InvalidInput => "use a path of less than 97 bytes".to_owned(),
+        io::ErrorKind::InvalidInput => "use a path of 1 to 96 bytes".to_owned(),
         _ => format!("check {} as the jailed process sees it", path.display()),
     }
 }
@@ -223,6 +227,12 @@ mod tests {
         drop(first);
         assert!(!path.exists());
         Listener::bind(&path).unwrap();
+    }
+
+    #[test]
+    fn a_path_of_nothing_is_refused() {
+        let text = Listener::bind(Path::new("")).unwrap_err().to_string();
+        assert!(text.contains("use a path of 1 to 96 bytes"), "{text}");
     }
 
     #[test]
