@@ -27,7 +27,8 @@ pub(crate) fn open_output(path: &Path) -> io::Result<OwnedFd> {
         .write(true)
         .create(true)
         .truncate(false)
-        .custom_flags(libc::O_NONBLOCK)
+        // Nor may a terminal become this process's own.
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)?;
     Ok(file.into())
 }
