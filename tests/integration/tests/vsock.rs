@@ -13,7 +13,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use api_client::Client;
 use integration::{TestVm, vm_test};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -229,6 +231,29 @@ fn churn_leaves_nothing_behind(vm: &mut TestVm) {
     assert!(grown <= 256, "{grown} KiB more");
     quit(vm);
     assert_eq!(vm.value("accepted"), (20 * 200).to_string());
+}
+
+#[vm_test(kernel = "vsock")]
+fn connections_leave_files_for_the_api(vm: &mut TestVm) {
+    const FILES: u64 = 256;
+    let pid = Pid::from_raw(i32::try_from(vm.pid()).unwrap());
+    let limit = Rlimit {
+        current: Some(FILES),
+        maximum: Some(FILES),
+    };
+    prlimit(pid, Resource::Nofile, limit).unwrap();
+    serve(vm);
+    let held: Vec<_> = (0..2 * FILES).map(|_| dial(vm)).collect();
+    let deadline = Instant::now() + PATIENCE;
+    while open_files(vm) < 150 {
+        assert!(Instant::now() < deadline, "nobody is accepted");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let mut client = Client::connect(vm.path("api.sock")).unwrap();
+    client.set_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(client.get("/", None).unwrap().status, 200);
+    drop(held);
+    quit(vm);
 }
 
 #[vm_test(kernel = "vsock_hostile", mmio, pci)]

@@ -13,6 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::timerfd::TimerFd;
 use zerocopy::IntoBytes;
@@ -23,7 +24,7 @@ use super::unix::{Greeting, Listener, VsockError};
 use crate::metrics::VsockMetrics;
 use crate::virtio::chain::Segments;
 
-/// Connections at a time.
+/// Connections at a time, where the process may open enough files.
 pub(super) const MAX_CONNECTIONS: usize = 1023;
 /// Connections that get the large window.
 const ROOMY_CONNECTIONS: usize = 64;
@@ -48,6 +49,8 @@ const TIMER: u64 = u64::MAX - 1;
 pub(super) struct Muxer {
     // Fixed configuration.
     cid: u64,
+    /// Connections at a time.
+    capacity: usize,
     // Runtime glue.
     listener: Listener,
     epoll: Epoll,
@@ -94,8 +97,10 @@ impl Muxer {
             let added = epoll.ctl(ControlOperation::Add, fd, event);
             added.map_err(VsockError::Wait)?;
         }
+        let files = getrlimit(Resource::Nofile).current;
         Ok(Self {
             cid,
+            capacity: capacity(files),
             listener,
             epoll,
             timer,
@@ -472,7 +477,7 @@ impl Muxer {
     }
 
     fn has_room(&self) -> bool {
-        self.count() < MAX_CONNECTIONS
+        self.count() < self.capacity
     }
 
     /// Gives a connection a place and watches its socket. `None`, and the connection ends, when there is no room.
@@ -557,6 +562,15 @@ impl AsRawFd for Muxer {
     fn as_raw_fd(&self) -> RawFd {
         self.epoll.as_raw_fd()
     }
+}
+
+/// Connections for a process that may have `files` open: three of four. The API and the other devices need the rest, or
+/// a guest could keep everybody from the API.
+fn capacity(files: Option<u64>) -> usize {
+    let files = files.and_then(|files| usize::try_from(files).ok());
+    files.map_or(MAX_CONNECTIONS, |files| {
+        (files - files / 4).min(MAX_CONNECTIONS)
+    })
 }
 
 /// How a connection's socket is watched.
