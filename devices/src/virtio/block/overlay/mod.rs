@@ -14,6 +14,7 @@
 
 mod bitmap;
 mod error;
+mod flush;
 mod header;
 mod layout;
 mod open;
@@ -99,19 +100,6 @@ impl<M: Medium> Overlay<M> {
     /// The file below.
     pub(super) fn base(&self) -> &Arc<File> {
         &self.base
-    }
-
-    /// Whether the driver in charge never flushes.
-    ///
-    /// # Errors
-    /// The host's, about what an earlier driver left to a flush.
-    pub(super) fn set_write_through(&self, is_write_through: bool) -> io::Result<()> {
-        self.is_write_through
-            .store(is_write_through, Ordering::Relaxed);
-        if is_write_through && self.bitmap.is_dirty() {
-            self.flush()?;
-        }
-        Ok(())
     }
 
     /// Blocks copied from the base since this was last asked.
@@ -277,53 +265,6 @@ impl<M: Medium> Overlay<M> {
         written
     }
 
-    /// Makes what was written durable.
-    ///
-    /// # Errors
-    /// The host's; from the first sync that failed on, always.
-    pub(super) fn flush(&self) -> io::Result<()> {
-        let is_staged = self.stage();
-        self.synced(self.medium.sync())?;
-        if is_staged {
-            self.write_staged()?;
-            self.synced(self.medium.sync())?;
-            self.committed();
-        }
-        Ok(())
-    }
-
-    /// Begins a flush of what was written so far, for who syncs without this type: sync; when this gave true,
-    /// [`Overlay::write_staged`], sync and [`Overlay::committed`]; [`Overlay::synced`] after each sync. One at a time.
-    pub(super) fn stage(&self) -> bool {
-        self.bitmap.stage()
-    }
-
-    /// See [`Overlay::stage`].
-    ///
-    /// # Errors
-    /// The host's; the next flush tries again.
-    pub(super) fn write_staged(&self) -> io::Result<()> {
-        self.bitmap.write_staged(&self.medium)
-    }
-
-    /// See [`Overlay::stage`].
-    pub(super) fn committed(&self) {
-        self.bitmap.committed();
-    }
-
-    /// Takes note of how a sync ended.
-    ///
-    /// # Errors
-    /// Those of `result`, and when a sync failed before.
-    pub(super) fn synced(&self, result: io::Result<()>) -> io::Result<()> {
-        if result.is_err() {
-            self.is_broken.store(true, Ordering::Relaxed);
-        } else if self.is_broken.load(Ordering::Relaxed) {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        result
-    }
-
     /// The blocks that the bytes from `at` on, before `end`, touch: the first, and the one behind the last.
     fn blocks(&self, at: u64, end: u64) -> (u64, u64) {
         let first = self.layout.block_of(at);
@@ -332,15 +273,6 @@ impl<M: Medium> Overlay<M> {
         }
         let last = self.layout.block_of(end.saturating_sub(1));
         (first, last.saturating_add(1))
-    }
-}
-
-impl<M: Medium> Drop for Overlay<M> {
-    /// What was written and not flushed is kept where that is possible: no promise, but as with a raw file.
-    fn drop(&mut self) {
-        if self.bitmap.is_dirty() {
-            let _ = self.flush();
-        }
     }
 }
 

@@ -1,0 +1,81 @@
+//! Making durable what was written: the data first, then the bits that say it is there.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::super::medium::Medium;
+use super::Overlay;
+
+impl<M: Medium> Overlay<M> {
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// The host's; from the first sync that failed on, always.
+    pub(in crate::virtio::block) fn flush(&self) -> io::Result<()> {
+        let is_staged = self.stage();
+        self.synced(self.medium.sync())?;
+        if is_staged {
+            self.write_staged()?;
+            self.synced(self.medium.sync())?;
+            self.committed();
+        }
+        Ok(())
+    }
+
+    /// Begins a flush of what was written so far, for who syncs without this type: sync; when this gave true,
+    /// [`Overlay::write_staged`], sync and [`Overlay::committed`]; [`Overlay::synced`] after each sync. One at a time.
+    pub(in crate::virtio::block) fn stage(&self) -> bool {
+        self.bitmap.stage()
+    }
+
+    /// See [`Overlay::stage`].
+    ///
+    /// # Errors
+    /// The host's; the next flush tries again.
+    pub(in crate::virtio::block) fn write_staged(&self) -> io::Result<()> {
+        self.bitmap.write_staged(&self.medium)
+    }
+
+    /// See [`Overlay::stage`].
+    pub(in crate::virtio::block) fn committed(&self) {
+        self.bitmap.committed();
+    }
+
+    /// Takes note of how a sync ended.
+    ///
+    /// # Errors
+    /// Those of `result`, and when a sync failed before.
+    pub(in crate::virtio::block) fn synced(&self, result: io::Result<()>) -> io::Result<()> {
+        if result.is_err() {
+            self.is_broken.store(true, Ordering::Relaxed);
+        } else if self.is_broken.load(Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        result
+    }
+
+    /// Whether the driver in charge never flushes.
+    ///
+    /// # Errors
+    /// The host's, about what an earlier driver left to a flush.
+    pub(in crate::virtio::block) fn set_write_through(
+        &self,
+        is_write_through: bool,
+    ) -> io::Result<()> {
+        self.is_write_through
+            .store(is_write_through, Ordering::Relaxed);
+        if is_write_through && self.bitmap.is_dirty() {
+            self.flush()?;
+        }
+        Ok(())
+    }
+}
+
+impl<M: Medium> Drop for Overlay<M> {
+    /// What was written and not flushed is kept where that is possible: no promise, but as with a raw file.
+    fn drop(&mut self) {
+        if self.bitmap.is_dirty() {
+            let _ = self.flush();
+        }
+    }
+}
