@@ -26,6 +26,11 @@ pub enum OverlayError {
         "is not empty and not an overlay, so it is left as it is; name an overlay, an empty file, or one that does not exist yet"
     )]
     Unknown,
+    /// New when the host died.
+    #[error(
+        "has an overlay's length and zeros for a header, as a host leaves one that died before the first flush; remove it to start from the base again"
+    )]
+    NeverFlushed,
     /// Made by another version of this program.
     #[error(
         "has version {0} of the format and this build reads version 1; use the build that made it"

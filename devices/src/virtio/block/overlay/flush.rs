@@ -33,6 +33,12 @@ impl<M: Medium> Overlay<M> {
     /// # Errors
     /// The host's; the next flush tries again.
     pub(in crate::virtio::block) fn write_staged(&self) -> io::Result<()> {
+        if let Some(directory) = &self.directory
+            && !self.is_named.swap(true, Ordering::Relaxed)
+        {
+            // Of a file system that cannot do this, the file's own sync is all there is.
+            let _ = directory.sync_all();
+        }
         self.bitmap.write_staged(&self.medium)
     }
 

@@ -49,6 +49,10 @@ pub struct Overlay<M: Medium = Arc<File>> {
     bitmap: Bitmap,
     /// Bits go to the file with their data; see above.
     is_write_through: AtomicBool,
+    /// Where the file is, when it is new.
+    directory: Option<File>,
+    /// Its name there is durable.
+    is_named: AtomicBool,
     /// The file lacks bits that should have gone with their data: the host had no room.
     is_behind: AtomicBool,
     /// A sync failed. What the host lost then it does not tell again, so no later flush can be trusted.

@@ -1,7 +1,7 @@
 //! Opening an overlay: making one where nothing is, refusing what is something else.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::layout::Layout;
 use super::{Overlay, OverlayError};
 
 /// A base, as an overlay over it knows it.
-pub(super) struct Identity {
-    pub(super) len: u64,
-    pub(super) base: Base,
-    pub(super) name: String,
+struct Identity {
+    len: u64,
+    base: Base,
+    name: String,
 }
 
 impl Overlay {
@@ -64,14 +64,15 @@ impl Overlay {
             name: name_of(base_path),
         };
         // Looked at with the lock held: nobody else writes it now.
-        let header = match file_len(&file)? {
-            0 => make(&file, path, &identity)?,
-            len => look(&file, len, path, &identity)?,
+        let (header, is_new) = match file_len(&file)? {
+            0 => (make(&file, &identity)?, true),
+            len => look(&file, len, &identity)?,
         };
         header.fits(&identity, base_path)?;
         let mut overlay = Self::with(Arc::new(file), Arc::clone(base.file()), header.layout)?;
         overlay.can_punch = can_punch(&overlay.medium, header.layout.file_len());
         overlay.serial = serial(&metadata);
+        overlay.directory = is_new.then(|| directory_of(path)).flatten();
         Ok(overlay)
     }
 }
@@ -87,6 +88,8 @@ impl<M: Medium> Overlay<M> {
             base,
             medium,
             is_write_through: AtomicBool::new(false),
+            directory: None,
+            is_named: AtomicBool::new(false),
             is_behind: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
             copied: AtomicU64::new(0),
@@ -95,8 +98,9 @@ impl<M: Medium> Overlay<M> {
 }
 
 /// Makes an overlay of an empty file. Ended at any point by the death of the process, it leaves a file that is empty or
-/// says that it is not whole; no guest has written to it.
-pub(super) fn make(file: &File, path: &Path, over: &Identity) -> Result<Header, OverlayError> {
+/// says that it is not whole; no guest has written to it. The first flush makes it durable, for a start need not wait
+/// for a disk.
+fn make(file: &File, over: &Identity) -> Result<Header, OverlayError> {
     let mut header = Header {
         is_whole: false,
         layout: Layout::of(over.len).ok_or(OverlayError::TooLarge)?,
@@ -112,19 +116,17 @@ pub(super) fn make(file: &File, path: &Path, over: &Identity) -> Result<Header, 
         .and_then(|()| {
             header.is_whole = true;
             file.write_bytes(0, &header.encode())
-        })
-        .and_then(|()| file.sync_all());
+        });
     if let Err(error) = written {
         // As it was.
         let _ = file.set_len(0);
         return Err(OverlayError::Io(error));
     }
-    sync_directory(path);
     Ok(header)
 }
 
-/// Reads the header of a file that is not empty.
-fn look(file: &File, len: u64, path: &Path, over: &Identity) -> Result<Header, OverlayError> {
+/// Reads the header of a file that is not empty. True when it was made anew.
+fn look(file: &File, len: u64, over: &Identity) -> Result<(Header, bool), OverlayError> {
     let mut page = [0; HEADER_LEN];
     match file.read_bytes(0, &mut page) {
         // Too short to be one.
@@ -133,16 +135,20 @@ fn look(file: &File, len: u64, path: &Path, over: &Identity) -> Result<Header, O
         }
         other => other.map_err(OverlayError::Io)?,
     }
+    let would_be = Layout::of(over.len).map(Layout::file_len);
+    if page == [0; HEADER_LEN] && would_be == Some(len) {
+        return Err(OverlayError::NeverFlushed);
+    }
     let header = Header::decode(&page)?;
     if !header.is_whole {
         file.set_len(0).map_err(OverlayError::Io)?;
-        return make(file, path, over);
+        return Ok((make(file, over)?, true));
     }
     let expected = header.layout.file_len();
     if len != expected {
         return Err(OverlayError::Length { len, expected });
     }
-    Ok(header)
+    Ok((header, false))
 }
 
 impl Header {
@@ -186,11 +192,11 @@ fn file_len(file: &File) -> Result<u64, OverlayError> {
     Ok(file.metadata().map_err(OverlayError::Io)?.len())
 }
 
-/// Makes a new file's name durable. Where the directory cannot be opened, its file system decides.
-fn sync_directory(path: &Path) {
+/// Where a new file's name is to be made durable. Where the directory cannot be opened, its file system decides.
+fn directory_of(path: &Path) -> Option<File> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let _: io::Result<()> = File::open(directory).and_then(|directory| directory.sync_all());
+    File::open(directory).ok()
 }

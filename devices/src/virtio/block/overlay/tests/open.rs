@@ -69,6 +69,14 @@ fn what_it_does_not_know_stays_as_it_is() {
 }
 
 #[test]
+fn new_overlay_of_a_host_that_died_is_refused_by_name() {
+    let bed = Bed::new();
+    let file = File::create(overlay_path(&bed)).unwrap();
+    file.set_len(Layout::of(DISK).unwrap().file_len()).unwrap();
+    assert_refused(&bed, "died before the first flush; remove it");
+}
+
+#[test]
 fn damage_is_refused_by_name() {
     let bed = Bed::new();
     let path = used(&bed);
