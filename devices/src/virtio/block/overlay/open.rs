@@ -6,6 +6,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::super::file::{DiskFile, can_punch, make_blocking, serial};
 use super::super::medium::Medium;
@@ -13,6 +15,11 @@ use super::bitmap::Bitmap;
 use super::header::{Base, HEADER_LEN, Header};
 use super::layout::Layout;
 use super::{Overlay, OverlayError};
+
+/// How long to wait for an overlay's lock. The kernel ends an io_uring, and what it still writes, a moment after the
+/// process that is gone and was waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// A base, as an overlay over it knows it.
 struct Identity {
@@ -47,10 +54,7 @@ impl Overlay {
             return Err(OverlayError::NotAFile);
         }
         make_blocking(&file).map_err(OverlayError::Io)?;
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => OverlayError::InUse,
-            TryLockError::Error(error) => OverlayError::Io(error),
-        })?;
+        lock(&file)?;
         let identity = Identity {
             len: base.disk().len,
             base: if below.file_type().is_block_device() {
@@ -94,6 +98,21 @@ impl<M: Medium> Overlay<M> {
             is_broken: AtomicBool::new(false),
             copied: AtomicU64::new(0),
         })
+    }
+}
+
+/// Makes sure that nobody else writes the file.
+fn lock(file: &File) -> Result<(), OverlayError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(TryLockError::WouldBlock) => return Err(OverlayError::InUse),
+            Err(TryLockError::Error(error)) => return Err(OverlayError::Io(error)),
+        }
     }
 }
 
