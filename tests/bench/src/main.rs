@@ -4,9 +4,14 @@
 //! binary, given by `PEER_FIRECRACKER=/path`, runs the same steps in turn with ours, so that both see the
 //! same machine; without one its columns stay empty. These are shared, noisy machines: quote ratios.
 
+mod block;
+mod guest;
 mod memory;
+mod net;
+mod processor;
 mod start;
 mod statistics;
+mod vsock;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,19 +41,44 @@ fn run() -> Result<()> {
     let wants = |group: &str| only.is_empty() || only.split(',').any(|name| name == group);
     let monitors = monitors()?;
     let mut table = Table::new(&monitors);
-    if wants("start") {
-        start::measure(&monitors, &mut table)?;
-    }
-    if wants("memory") {
-        memory::measure(&monitors, &mut table)?;
+    type Measure = fn(&[Monitor], &mut Table) -> Result<()>;
+    let groups: [(&str, Measure); 5] = [
+        ("start", start::measure),
+        ("memory", memory::measure),
+        ("block", block::measure),
+        ("net", net::measure),
+        ("vsock", vsock::measure),
+    ];
+    for (_, measure) in groups.into_iter().filter(|(name, _)| wants(name)) {
+        measure(&monitors, &mut table)?;
     }
     table.print();
     Ok(())
 }
 
+/// The figures of `runs` runs of each monitor, one after the other in turn; a run that failed has none.
+fn in_turn(
+    monitors: &[Monitor],
+    runs: usize,
+    mut run: impl FnMut(&Monitor) -> Result<Vec<f64>>,
+) -> Vec<Vec<Option<Vec<f64>>>> {
+    let mut all: Vec<_> = monitors.iter().map(|_| Vec::new()).collect();
+    for _ in 0..runs {
+        for (monitor, figures) in monitors.iter().zip(&mut all) {
+            let outcome = run(monitor);
+            let outcome = outcome.inspect_err(|why| eprintln!("bench: {}: {why:#}", monitor.name));
+            figures.push(outcome.ok());
+        }
+    }
+    all
+}
+
 /// Ours, and the peer if one is named.
 fn monitors() -> Result<Vec<Monitor>> {
-    let ours = workspace().join("target/x86_64-unknown-linux-gnu/release/cloister-vmm");
+    let ours = match std::env::var_os("CLOISTER_VMM") {
+        Some(path) => path.into(),
+        None => workspace().join("target/x86_64-unknown-linux-gnu/release/cloister-vmm"),
+    };
     let mut monitors = vec![Monitor {
         name: "cloister",
         path: ours,

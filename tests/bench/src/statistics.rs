@@ -39,7 +39,7 @@ pub struct Table {
 }
 
 struct Row {
-    name: &'static str,
+    name: String,
     unit: &'static str,
     samples: Vec<Samples>,
 }
@@ -54,12 +54,35 @@ impl Table {
     }
 
     /// Adds a figure; `samples` has one entry a monitor.
-    pub fn add(&mut self, name: &'static str, unit: &'static str, samples: Vec<Samples>) {
+    pub fn add(&mut self, name: &str, unit: &'static str, samples: Vec<Samples>) {
         self.rows.push(Row {
-            name,
+            name: name.to_owned(),
             unit,
             samples,
         });
+    }
+
+    /// Adds `figures` of one workload, name and unit of each; `runs` has, of every monitor, the figures of each run in
+    /// their order, or `None` for a run that gave none.
+    pub fn add_group(
+        &mut self,
+        workload: &str,
+        figures: &[(&str, &'static str)],
+        runs: Vec<Vec<Option<Vec<f64>>>>,
+    ) {
+        for (index, (figure, unit)) in figures.iter().enumerate() {
+            let samples = runs.iter().map(|runs| {
+                let mut samples = Samples::default();
+                for run in runs {
+                    match run.as_ref().and_then(|figures| figures.get(index)) {
+                        Some(value) => samples.add(*value),
+                        None => samples.failures += 1,
+                    }
+                }
+                samples
+            });
+            self.add(&format!("{workload}: {figure}"), unit, samples.collect());
+        }
     }
 
     /// Prints it as Markdown: median (minimum, 90th percentile; n), and the ratio of the medians.
@@ -92,7 +115,19 @@ fn cell(samples: &Samples) -> String {
         count => format!(", {count} failed"),
     };
     format!(
-        "{median:.2} ({min:.2}, {p90:.2}; n={}{failures})",
+        "{} ({}, {}; n={}{failures})",
+        short(median),
+        short(min),
+        short(p90),
         samples.values.len()
     )
+}
+
+/// Two digits behind the point, and more of a small number.
+fn short(value: f64) -> String {
+    if value.abs() < 0.1 {
+        format!("{value:.4}")
+    } else {
+        format!("{value:.2}")
+    }
 }

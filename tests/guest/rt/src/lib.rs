@@ -13,6 +13,7 @@
 pub mod acpi;
 pub mod acpi_power;
 pub mod apic;
+pub mod bench;
 pub mod boot;
 pub mod checksum;
 pub mod clock;

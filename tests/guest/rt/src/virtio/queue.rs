@@ -157,6 +157,7 @@ pub struct Queue {
     next_available: u16,
     last_kicked: u16,
     next_used: u16,
+    kicks: u64,
 }
 
 impl Queue {
@@ -183,6 +184,7 @@ impl Queue {
             next_available: 0,
             last_kicked: 0,
             next_used: 0,
+            kicks: 0,
         };
         queue.suppress_interrupts();
         queue
@@ -262,8 +264,19 @@ impl Queue {
         };
         self.last_kicked = self.next_available;
         if is_wanted {
+            self.kicks += 1;
             self.notify();
         }
+    }
+
+    /// Kicks that the device wanted and got.
+    pub fn kicks(&self) -> u64 {
+        self.kicks
+    }
+
+    /// Descriptors that no chain uses.
+    pub fn room(&self) -> usize {
+        self.free_count
     }
 
     /// Notifies the device whatever the device wants.

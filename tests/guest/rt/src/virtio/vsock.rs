@@ -76,7 +76,8 @@ pub struct Header {
 }
 
 impl Header {
-    fn to_bytes(self) -> [u8; HEADER_BYTES] {
+    /// As it lies in memory.
+    pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&self.src_cid.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.dst_cid.to_le_bytes());
@@ -91,7 +92,8 @@ impl Header {
         bytes
     }
 
-    fn of(bytes: &[u8; HEADER_BYTES]) -> Self {
+    /// What lies in memory.
+    pub fn of(bytes: &[u8; HEADER_BYTES]) -> Self {
         let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let word = |at: usize| u32::from(half(at + 2)) << 16 | u32::from(half(at));
         let long = |at: usize| u64::from(word(at + 4)) << 32 | u64::from(word(at));
