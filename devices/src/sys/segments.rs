@@ -104,19 +104,15 @@ impl Segments {
     /// so the caller clears the list or goes back to a [`Mark`].
     pub(crate) fn push(&mut self, address: GuestAddress, len: u32) -> Result<(), PushError> {
         let last_byte = u64::from(len.saturating_sub(1));
-        for slice in self.memory.get_slices(address, len as usize) {
-            let slice = slice.map_err(|_| PushError::OutsideMemory)?;
-            if self.iov.len() >= MAX_SEGMENTS {
-                return Err(PushError::TooLong);
+        // Nearly always in one mapping, and that is found sooner than an iterator over several is set up.
+        match self.memory.get_slice(address, len as usize) {
+            Ok(slice) => push_slice(&mut self.iov, &mut self.len, &slice)?,
+            Err(_) => {
+                for slice in self.memory.get_slices(address, len as usize) {
+                    let slice = slice.map_err(|_| PushError::OutsideMemory)?;
+                    push_slice(&mut self.iov, &mut self.len, &slice)?;
+                }
             }
-            self.iov.push(iovec {
-                iov_base: slice.ptr_guard_mut().as_ptr().cast(),
-                iov_len: slice.len(),
-            });
-            self.len = match self.len.checked_add(slice.len()) {
-                Some(total) if u32::try_from(total).is_ok() => total,
-                _ => return Err(PushError::TooLong),
-            };
         }
         self.last_byte = address.0.checked_add(last_byte).map(GuestAddress);
         Ok(())
@@ -235,12 +231,20 @@ impl Segments {
     pub(crate) fn read_at(&mut self, file: &File, offset: u64, max: usize) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         let iov = self.front(max);
-        let count = retry(|| {
+        let fd = file.as_raw_fd();
+        let count = retry(|| match iov {
+            // The kernel takes one range from registers, and a list of one from memory it first copies.
+            [range] => {
+                // SAFETY: `pread` writes to the range it is given, and to nothing else.
+                // 1. The range lies inside a mapping of `self.memory`, alive as `self` is borrowed.
+                // 2. No Rust reference into guest memory exists, so writing it breaks none.
+                unsafe { libc::pread(fd, range.iov_base, range.iov_len, offset) }
+            }
             // SAFETY: `preadv` writes to the ranges it is given, and to nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
             // 2. Each entry lies inside a mapping of `self.memory`, alive as `self` is borrowed.
             // 3. No Rust reference into guest memory exists, so writing it breaks none.
-            unsafe { libc::preadv(file.as_raw_fd(), iov.as_ptr(), count_of(iov), offset) }
+            _ => unsafe { libc::preadv(fd, iov.as_ptr(), count_of(iov), offset) },
         })?;
         self.advance(count);
         Ok(count)
@@ -254,11 +258,15 @@ impl Segments {
     pub(crate) fn write_at(&mut self, file: &File, offset: u64, max: usize) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         let iov = self.front(max);
-        let count = retry(|| {
+        let fd = file.as_raw_fd();
+        let count = retry(|| match iov {
+            // SAFETY: `pwrite` reads the range it is given, and nothing else. The range lies inside a mapping of
+            // `self.memory`, alive as `self` is borrowed.
+            [range] => unsafe { libc::pwrite(fd, range.iov_base, range.iov_len, offset) },
             // SAFETY: `pwritev` reads the ranges it is given, and nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
             // 2. Each entry lies inside a mapping of `self.memory`, alive as `self` is borrowed.
-            unsafe { libc::pwritev(file.as_raw_fd(), iov.as_ptr(), count_of(iov), offset) }
+            _ => unsafe { libc::pwritev(fd, iov.as_ptr(), count_of(iov), offset) },
         })?;
         self.advance(count);
         Ok(count)
@@ -316,11 +324,15 @@ impl Segments {
     /// The kernel's; an interrupted call is made again.
     pub(crate) fn send(&self, to: BorrowedFd<'_>) -> io::Result<usize> {
         let iov = self.entries();
-        retry(|| {
+        let fd = to.as_raw_fd();
+        retry(|| match iov {
+            // SAFETY: `write` reads the range it is given, and nothing else. The range lies inside a mapping of
+            // `self.memory`, alive as `self` is borrowed.
+            [range] => unsafe { libc::write(fd, range.iov_base, range.iov_len) },
             // SAFETY: `writev` reads the ranges it is given, and nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
             // 2. Each entry lies inside a mapping of `self.memory`, alive as `self` is borrowed.
-            unsafe { libc::writev(to.as_raw_fd(), iov.as_ptr(), count_of(iov)) }
+            _ => unsafe { libc::writev(fd, iov.as_ptr(), count_of(iov)) },
         })
     }
 
@@ -504,6 +516,26 @@ impl Segments {
             self.first = 0;
         }
     }
+}
+
+/// Adds a part of a mapping to a list of `len` bytes.
+fn push_slice(
+    iov: &mut Vec<iovec>,
+    len: &mut usize,
+    slice: &VolatileSlice<'_>,
+) -> Result<(), PushError> {
+    if iov.len() >= MAX_SEGMENTS {
+        return Err(PushError::TooLong);
+    }
+    iov.push(iovec {
+        iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+        iov_len: slice.len(),
+    });
+    *len = match len.checked_add(slice.len()) {
+        Some(total) if u32::try_from(total).is_ok() => total,
+        _ => return Err(PushError::TooLong),
+    };
+    Ok(())
 }
 
 /// The length of `iov` as system calls take it; at most [`MAX_SEGMENTS`] + 1 by construction.

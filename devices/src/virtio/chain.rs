@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::GuestMemory;
@@ -153,9 +153,16 @@ impl Table {
         let address = self.address.0.checked_add(offset);
         let address = GuestAddress(address.ok_or(Fault::OutsideMemory)?);
         let mut descriptor = Descriptor::new_zeroed();
-        memory
-            .read_slice(descriptor.as_mut_bytes(), address)
-            .map_err(|_| Fault::OutsideMemory)?;
+        let bytes = descriptor.as_mut_bytes();
+        match memory.get_slice(address, bytes.len()) {
+            Ok(place) => {
+                place.copy_to(bytes);
+            }
+            // In two mappings, or in none.
+            Err(_) => memory
+                .read_slice(bytes, address)
+                .map_err(|_| Fault::OutsideMemory)?,
+        }
         Ok(descriptor.to_native())
     }
 }

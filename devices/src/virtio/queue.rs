@@ -333,9 +333,11 @@ impl Queue {
         self.used(RING_ELEMENTS.saturating_add(elements))
     }
 
+    /// Fields are aligned, and mappings are whole pages: a field never lies in two.
     fn load(&self, at: GuestAddress, order: Ordering) -> Result<u16, QueueError> {
-        let loaded = self.memory.load(at, order);
-        loaded.map_err(|_| QueueError::OutsideMemory)
+        let field = self.memory.get_slice(at, size_of::<u16>());
+        let field = field.map_err(|_| QueueError::OutsideMemory)?;
+        field.load(0, order).map_err(|_| QueueError::OutsideMemory)
     }
 
     fn store<T: vm_memory::AtomicAccess>(
@@ -344,7 +346,9 @@ impl Queue {
         at: GuestAddress,
         order: Ordering,
     ) -> Result<(), QueueError> {
-        let stored = self.memory.store(value, at, order);
+        let field = self.memory.get_slice(at, size_of::<T>());
+        let field = field.map_err(|_| QueueError::OutsideMemory)?;
+        let stored = field.store(value, 0, order);
         stored.map_err(|_| QueueError::OutsideMemory)
     }
 }

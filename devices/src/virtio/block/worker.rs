@@ -2,9 +2,10 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::backend::Backend;
@@ -305,7 +306,9 @@ impl BlockWorker {
     pub(super) fn answer(&self, at: GuestAddress, status: u32, moved: usize) -> u32 {
         let [status, ..] = status.to_le_bytes();
         // The address was checked when the chain was popped, and guest memory only grows.
-        let _ = self.memory.write_obj(status, at);
+        if let Ok(place) = self.memory.get_slice(at, 1) {
+            let _ = place.store(status, 0, Ordering::Relaxed);
+        }
         let is_all_written = self.chain.writable.is_empty();
         let len = moved.saturating_add(usize::from(is_all_written));
         u32::try_from(len).unwrap_or(u32::MAX)
