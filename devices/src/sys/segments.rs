@@ -336,17 +336,26 @@ impl Segments {
         })
     }
 
-    /// Reads what a stream has into the bytes from `skip` on, at most `max`. Consumes nothing.
+    /// Reads what a stream has into the list, at most `max` bytes. The list is made of `parts`, so many bytes each, and
+    /// the first `skip` bytes of each are left as they are. Consumes nothing.
     ///
     /// # Errors
     /// The kernel's; an interrupted call is made again.
     pub(crate) fn read_stream(
         &mut self,
         from: BorrowedFd<'_>,
+        parts: impl IntoIterator<Item = usize>,
         skip: usize,
-        max: usize,
+        mut max: usize,
     ) -> io::Result<usize> {
-        self.cut(skip, max);
+        self.window.clear();
+        let mut at = 0_usize;
+        for part in parts {
+            let len = part.saturating_sub(skip).min(max);
+            self.cut_more(at.saturating_add(skip), len);
+            max = max.saturating_sub(len);
+            at = at.saturating_add(part);
+        }
         let iov = self.window.as_slice();
         retry(|| {
             // SAFETY: `readv` writes to the ranges it is given, and to nothing else.
@@ -404,8 +413,13 @@ impl Segments {
     }
 
     /// Puts the `max` bytes from `skip` on, or as many as there are, into the window.
-    fn cut(&mut self, mut skip: usize, mut max: usize) {
+    fn cut(&mut self, skip: usize, max: usize) {
         self.window.clear();
+        self.cut_more(skip, max);
+    }
+
+    /// Adds the `max` bytes from `skip` on, or as many as there are, to the window.
+    fn cut_more(&mut self, mut skip: usize, mut max: usize) {
         for entry in self.iov.get(self.first..).unwrap_or_default() {
             let from = skip.min(entry.iov_len);
             skip = skip.saturating_sub(from);

@@ -88,8 +88,18 @@ fn streams_carry_a_part_of_the_list() {
     source.advance(1);
     assert_eq!(source.send_stream(theirs.as_fd(), 6).unwrap(), 6);
     let mut target = list(&[(0x400, 4), (0x500, 4)]);
-    assert_eq!(target.read_stream(ours.as_fd(), 3, 2).unwrap(), 2);
-    assert_eq!(target.read_stream(ours.as_fd(), 5, 100).unwrap(), 3);
+    assert_eq!(
+        target
+            .read_stream(ours.as_fd(), [usize::MAX], 3, 2)
+            .unwrap(),
+        2
+    );
+    assert_eq!(
+        target
+            .read_stream(ours.as_fd(), [usize::MAX], 5, 100)
+            .unwrap(),
+        3
+    );
     let mut bytes = [0; 8];
     assert_eq!(target.copy_to(0, &mut bytes), 8);
     assert_eq!(&bytes, b"\0\0\0bcdef");

@@ -62,6 +62,8 @@ pub(super) struct Connection {
     told_shutdown: u32,
     /// The socket may have something.
     is_readable: bool,
+    /// The last read took all that there was room for: there is probably more than one buffer's worth.
+    is_bulky: bool,
     /// What the socket has is the last of it.
     is_ending: bool,
     /// The guest was asked for its numbers since there was no credit.
@@ -97,8 +99,8 @@ pub(super) enum Verdict {
 /// What a connection has to say to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A packet, written to the buffers: so many bytes.
-    Packet(usize),
+    /// Packets, written to the buffers: so many bytes of data in all, or one packet with none.
+    Packets(usize),
     /// Nothing.
     Nothing,
     /// Its end.
@@ -128,6 +130,7 @@ impl Connection {
             host_shutdown: 0,
             told_shutdown: 0,
             is_readable: true,
+            is_bulky: false,
             is_ending: false,
             has_asked: false,
         }
@@ -380,9 +383,25 @@ impl Connection {
             || self.owes_credit()
     }
 
-    /// Writes the next packet for the guest to `room`, which is longer than a header.
-    pub(super) fn next(&mut self, cid: u64, room: &mut Segments, metrics: &VsockMetrics) -> Next {
-        let (op, len) = match self.next_op(room, metrics) {
+    /// Bytes of room that its next data would fill; 1 when nothing is known of them.
+    pub(super) fn wanted(&self) -> usize {
+        if self.is_bulky && self.has_data() {
+            self.credit().clamp(1, MAX_DATA) as usize
+        } else {
+            1
+        }
+    }
+
+    /// Writes the next packet for the guest to `room`, or its next data as several packets. `room` is made of `parts`,
+    /// so many bytes each and longer than a header: a buffer each, for a packet each.
+    pub(super) fn next(
+        &mut self,
+        cid: u64,
+        room: &mut Segments,
+        parts: &[usize],
+        metrics: &VsockMetrics,
+    ) -> Next {
+        let (op, len) = match self.next_op(room, parts, metrics) {
             Ok(Some(next)) => next,
             Ok(None) => return Next::Nothing,
             Err(_) => {
@@ -394,19 +413,29 @@ impl Connection {
         if op == Op::Shutdown {
             header.flags = self.host_shutdown.into();
         }
-        header.len = u32::try_from(len).unwrap_or(u32::MAX).into();
         header.buf_alloc = self.window.into();
         header.fwd_cnt = self.forwarded.into();
         self.told_forwarded = self.forwarded;
         self.is_asked = false;
-        room.copy_from(0, zerocopy::IntoBytes::as_bytes(&header));
-        Next::Packet(HEADER_LEN.saturating_add(len))
+        let (mut at, mut left) = (0_usize, len);
+        for part in parts {
+            let data = part.saturating_sub(HEADER_LEN).min(left);
+            header.len = u32::try_from(data).unwrap_or(u32::MAX).into();
+            room.copy_from(at, zerocopy::IntoBytes::as_bytes(&header));
+            at = at.saturating_add(*part);
+            left = left.saturating_sub(data);
+            if left == 0 {
+                break;
+            }
+        }
+        Next::Packets(len)
     }
 
     /// What to say next, and how much data was read for it.
     fn next_op(
         &mut self,
         room: &mut Segments,
+        parts: &[usize],
         metrics: &VsockMetrics,
     ) -> io::Result<Option<(Op, usize)>> {
         if let Some(op) = self.reply.take() {
@@ -417,9 +446,10 @@ impl Connection {
         }
         let credit = self.credit();
         if self.has_data() && credit > 0 {
-            let max = credit.min(MAX_DATA) as usize;
-            let max = max.min(room.len().saturating_sub(HEADER_LEN));
-            if let Some(len) = self.read(room, max)? {
+            let rooms = parts.iter().map(|part| part.saturating_sub(HEADER_LEN));
+            let max = rooms.fold(0, usize::saturating_add);
+            let max = max.min(credit.min(MAX_DATA) as usize);
+            if let Some(len) = self.read(room, parts, max)? {
                 metrics.rx_bytes_count.add(len as u64);
                 return Ok(Some((Op::Data, len)));
             }
@@ -439,8 +469,14 @@ impl Connection {
     }
 
     /// Reads at most `max` bytes for the guest; `None` when there are none now, or never again.
-    fn read(&mut self, room: &mut Segments, max: usize) -> io::Result<Option<usize>> {
-        match room.read_stream(self.stream.as_fd(), HEADER_LEN, max) {
+    fn read(
+        &mut self,
+        room: &mut Segments,
+        parts: &[usize],
+        max: usize,
+    ) -> io::Result<Option<usize>> {
+        let parts = parts.iter().copied();
+        match room.read_stream(self.stream.as_fd(), parts, HEADER_LEN, max) {
             Ok(0) => {
                 self.is_readable = false;
                 self.host_shutdown |= SEND;
@@ -451,6 +487,7 @@ impl Connection {
                 self.sent = self.sent.wrapping_add(count);
                 // Less than was asked for was all there was; its end, if it came already, is yet to be read.
                 self.is_readable = len == max || self.is_ending;
+                self.is_bulky = len == max;
                 Ok(Some(len))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

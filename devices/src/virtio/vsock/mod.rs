@@ -12,6 +12,7 @@ mod backlog;
 mod connection;
 mod muxer;
 pub mod packet;
+mod rooms;
 mod unix;
 
 use std::ops::{Deref, DerefMut};
@@ -25,7 +26,8 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
 use muxer::Muxer;
-use packet::{HEADER_LEN, TRANSPORT_RESET};
+use packet::TRANSPORT_RESET;
+use rooms::{Gathered, Rooms};
 use unix::Listener;
 pub use unix::VsockError;
 
@@ -111,7 +113,8 @@ impl Vsock {
         let must_announce = is_elsewhere && !self.has_run;
         self.has_run = true;
         Ok(VsockWorker {
-            chain: receive.new_chain(),
+            rooms: Rooms::new(&receive),
+            chain: transmit.new_chain(),
             receive,
             transmit,
             event,
@@ -168,8 +171,10 @@ struct VsockWorker {
     receive: Queue,
     transmit: Queue,
     event: Queue,
-    /// Reused by every packet, both ways.
+    /// Reused by every packet of the driver.
     chain: Chain,
+    /// Buffers for packets to the driver; none between two events.
+    rooms: Rooms,
     /// Packets wait until the driver took what it is answered with.
     is_transmit_held: bool,
     /// The driver is to be told that its connections are gone.
@@ -274,27 +279,27 @@ impl VsockWorker {
             if count >= TURN || bytes >= TURN_BYTES {
                 break Turn::More;
             }
-            let Some(done) = self.receive.pop(&mut self.chain)? else {
-                // The driver may have added buffers before it saw that they are wanted.
-                if self.receive.enable_kicks()? {
+            let wanted = self.muxer.wanted();
+            match self.rooms.gather(&mut self.receive, wanted)? {
+                Gathered::Some => {}
+                Gathered::Refused => {
+                    self.metrics.rx_queue_event_fails.increment();
+                    count += 1;
                     continue;
                 }
-                break Turn::Idle;
-            };
-            count += 1;
-            let room = &mut self.chain.writable;
-            if room.len() <= HEADER_LEN {
-                self.metrics.rx_queue_event_fails.increment();
-                self.receive.give_back(done, 0)?;
-                continue;
+                // The driver may have added buffers before it saw that they are wanted.
+                Gathered::None if self.receive.enable_kicks()? => continue,
+                Gathered::None => break Turn::Idle,
             }
-            let Some(len) = self.muxer.next(room) else {
-                self.receive.put_back(done);
+            let (room, parts) = self.rooms.as_parts();
+            let Some(len) = self.muxer.next(room, parts) else {
+                self.rooms.put_back(&mut self.receive);
                 break Turn::Idle;
             };
-            self.metrics.rx_packets_count.increment();
-            bytes += len as usize;
-            self.receive.give_back(done, len)?;
+            let packets = self.rooms.give_back(&mut self.receive, len)?;
+            self.metrics.rx_packets_count.add(packets as u64);
+            count += packets;
+            bytes += len;
         };
         if self.receive.needs_interrupt()? {
             self.interrupt.queue(RECEIVE);

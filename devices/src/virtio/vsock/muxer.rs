@@ -19,7 +19,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use zerocopy::IntoBytes;
 
 use super::connection::{Connection, Next, Phase, Verdict};
-use super::packet::{HEADER_LEN, HOST_CID, Header, Op, Ports, STREAM};
+use super::packet::{HOST_CID, Header, Op, Ports, STREAM};
 use super::unix::{Greeting, Listener, VsockError};
 use crate::metrics::VsockMetrics;
 use crate::virtio::chain::Segments;
@@ -340,13 +340,22 @@ impl Muxer {
         self.replies.push_back(reply);
     }
 
-    /// Writes the next packet for the guest to `room`, which is longer than a header; says how long it is.
-    pub(super) fn next(&mut self, room: &mut Segments) -> Option<u32> {
+    /// Bytes of room that the next packets would fill; 1 when nothing is known of them.
+    pub(super) fn wanted(&self) -> usize {
+        let next = self.ready.front().filter(|_| self.replies.is_empty());
+        let place = next.and_then(|slot| self.slots.get(usize::from(*slot)));
+        let connection = place.and_then(|place| place.connection.as_ref());
+        connection.map_or(1, Connection::wanted)
+    }
+
+    /// Writes the next packet for the guest to `room`, or one connection's next data as several. `room` is made of
+    /// `parts`, so many bytes each and longer than a header. Says how many bytes of data there are.
+    pub(super) fn next(&mut self, room: &mut Segments, parts: &[usize]) -> Option<usize> {
         let metrics = Arc::clone(&self.metrics);
         loop {
             if let Some(reply) = self.replies.pop_front() {
                 room.copy_from(0, reply.as_bytes());
-                return packet_len(HEADER_LEN);
+                return Some(0);
             }
             let slot = self.ready.pop_front()?;
             self.slots[usize::from(slot)].is_queued = false;
@@ -354,10 +363,10 @@ impl Muxer {
             let Some(connection) = self.connection(slot) else {
                 continue;
             };
-            match connection.next(cid, room, &metrics) {
-                Next::Packet(len) => {
+            match connection.next(cid, room, parts, &metrics) {
+                Next::Packets(len) => {
                     self.after_packet(slot);
-                    return packet_len(len);
+                    return Some(len);
                 }
                 Next::Nothing => {}
                 Next::Reset => self.judge(slot, Verdict::Reset),
@@ -578,8 +587,4 @@ fn watch_for(slot: u16, wants_room: bool) -> EpollEvent {
     let mut events = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
     events.set(EventSet::OUT, wants_room);
     EpollEvent::new(events, slot.into())
-}
-
-fn packet_len(len: usize) -> Option<u32> {
-    u32::try_from(len).ok()
 }

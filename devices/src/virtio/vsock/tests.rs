@@ -352,6 +352,37 @@ fn data_waits_for_credit_which_is_asked_for_once() {
 }
 
 #[test]
+fn much_data_fills_many_buffers_and_one_too_small_for_any_goes_back_empty() {
+    const SMALL: u64 = ROOM + 16 * ROOM_LEN as u64;
+    const LAST: u64 = SMALL + 0x100;
+    let mut rig = rig();
+    let (mut host, ports) = rig.host_connects(52);
+    let mut update = packet(ports, Op::CreditUpdate);
+    update.buf_alloc = 0x10_0000.into();
+    rig.send(update, &[]);
+    // Sixteen are there already.
+    let small = rig.guest.queues[0].add(&[Buffer::Writable(SMALL, 44)]);
+    let last = rig.guest.queues[0].add(&[Buffer::Writable(LAST, 44 + 100)]);
+    // One buffer, then as many as 64 KiB need, then all before the small one, then the last.
+    let room = ROOM_LEN as usize - 44;
+    let sent: Vec<u8> = (0..251).cycle().take(7 * room + 0x1_0000 + 100).collect();
+    host.write_all(&sent).unwrap();
+    rig.turn();
+    let used = rig.guest.queues[0].take_used();
+    assert_eq!(used.len(), 18);
+    assert_eq!(used[16], (small, 0));
+    let mut got = Vec::new();
+    for (head, len) in used.into_iter().filter(|(head, _)| *head != small) {
+        let at = match head {
+            _ if head == last => LAST,
+            _ => ROOM + u64::from(head % 16) * u64::from(ROOM_LEN),
+        };
+        got.extend(rig.guest.peek(at + 44, len as usize - 44));
+    }
+    assert!(got == sent);
+}
+
+#[test]
 fn bytes_wait_for_the_host_and_credit_is_given_as_it_reads() {
     let mut rig = rig();
     let (mut host, ports) = rig.host_connects(52);
