@@ -28,6 +28,11 @@ pub enum DiskError {
     /// A back end, and what it decides itself.
     #[error("Invalid block config.; leave {0} out, or `socket`: the back end decides about it")]
     NotWithSocket(&'static str),
+    /// A back end for a microVM whose memory it could not have.
+    #[error(
+        "Invalid block config.; state a drive with `socket` before the start: guest memory is shared with its back end from the start on"
+    )]
+    SocketAfterStart,
     /// The back end in another process.
     #[error("Vhost user backend error: {0}")]
     VhostUser(#[from] VhostUserError),

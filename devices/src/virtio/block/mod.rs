@@ -84,6 +84,7 @@ impl Block {
     pub fn open(drive: &Drive, ring: &SharedRing) -> Result<Self, DiskError> {
         match (&drive.path_on_host, &drive.socket) {
             (Some(_), None) => {}
+            (None, Some(_)) => return Err(DiskError::SocketAfterStart),
             _ => return Err(DiskError::NoBackend),
         }
         let queues = drive.num_queues.unwrap_or(1);
