@@ -26,8 +26,12 @@ build() {
 # Feeds target $1 until $2 seconds are over; 0 is for ever. What is new goes to work/, which is not committed.
 feed() {
     mkdir -p "work/$1" "found/$1"
+    # For the host's sockets; short, because a socket's path must be.
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    trap 'exit 130' INT TERM
     # shellcheck disable=SC2086
-    "$programs/$1" $limits -max_total_time="$2" -artifact_prefix="found/$1/" -print_final_stats=1 \
+    TMPDIR=$folder "$programs/$1" $limits -max_total_time="$2" -artifact_prefix="found/$1/" -print_final_stats=1 \
         "work/$1" "corpus/$1"
 }
 
@@ -38,7 +42,7 @@ try() {
     if feed "$1" "$2" >"$log" 2>&1; then
         echo "fuzz: $1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs, nothing found"
     else
-        grep -vE '^(#|WARNING|INFO|NEW_FUNC)' "$log" | tail -n 40 >&2
+        grep -E -A 3 'panicked at|^==.*ERROR' "$log" >&2 || tail -n 20 "$log" >&2
         input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
         echo "fuzz: $1 failed; to see it again: sh tests/fuzz/run.sh again $1 tests/fuzz/${input:-found/$1/}" >&2
         exit 1

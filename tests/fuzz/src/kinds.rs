@@ -49,6 +49,8 @@ pub enum Kind {
     Pmem,
     /// A console whose output is a file.
     Console,
+    /// A drive with several queues, its engine io_uring.
+    BlockQueues,
 }
 
 /// What the host has of a device.
@@ -69,11 +71,9 @@ const SERVICE: u32 = 1;
 /// Connections that the host opens at most.
 const MAX_STREAMS: usize = 8;
 
-/// The host's sockets; in memory where there is such a place.
-static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
-    let folder = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new());
-    folder.expect("the host has a folder for files that go")
-});
+/// The host's sockets, in a folder of `TMPDIR`; whoever set that removes it.
+static FOLDER: LazyLock<TempDir> =
+    LazyLock::new(|| TempDir::new().expect("the host has a folder for files that go"));
 /// Makes the sockets' names different.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 /// The ring of all drives with the engine io_uring.
@@ -81,7 +81,7 @@ static RING: LazyLock<SharedRing> = LazyLock::new(SharedRing::default);
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BlockSync,
         Self::BlockAsync,
         Self::BlockLimited,
@@ -93,6 +93,7 @@ impl Kind {
         Self::BlockOverlay,
         Self::Pmem,
         Self::Console,
+        Self::BlockQueues,
     ];
 
     /// The kind that a byte of an input chooses: by its lower digit, so that one of text can.
@@ -104,7 +105,11 @@ impl Kind {
     fn is_drive(self) -> bool {
         matches!(
             self,
-            Self::BlockSync | Self::BlockAsync | Self::BlockLimited | Self::BlockOverlay
+            Self::BlockSync
+                | Self::BlockAsync
+                | Self::BlockLimited
+                | Self::BlockOverlay
+                | Self::BlockQueues
         )
     }
 }
@@ -141,6 +146,7 @@ impl Host {
             Kind::BlockLimited => {
                 self.block(&json!({"is_read_only": true, "rate_limiter": limits()}))
             }
+            Kind::BlockQueues => self.block(&json!({"io_engine": "Async", "num_queues": 3})),
             Kind::BlockOverlay => {
                 self.overlay = file::holding(&[]);
                 self.block(&json!({"overlay_path": file::path(&self.overlay)}))
@@ -227,10 +233,10 @@ impl Host {
     }
 
     fn vsock(&mut self) -> Box<dyn VirtioDevice> {
-        let name = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.socket = FOLDER.path().join(format!("v{name}"));
         self.streams.clear();
         self.close_service();
+        let name = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.socket = FOLDER.path().join(format!("v{name}"));
         let service = UnixListener::bind(self.service_path()).expect("a path of its own");
         service.set_nonblocking(true).expect("a socket can");
         self.service = Some(service);
@@ -254,7 +260,9 @@ impl Host {
     pub fn act(&mut self, slot: &Slot, bytes: &mut Bytes<'_>) -> Option<()> {
         match self.kind {
             Kind::BlockSync | Kind::BlockAsync | Kind::BlockLimited => self.resize(slot, bytes),
-            Kind::BlockOverlay | Kind::Rng | Kind::Pmem | Kind::Console => Some(()),
+            Kind::BlockOverlay | Kind::BlockQueues | Kind::Rng | Kind::Pmem | Kind::Console => {
+                Some(())
+            }
             Kind::Net | Kind::NetPairs => self.exchange_frames(bytes),
             Kind::Vsock => self.connect(bytes),
             Kind::Balloon => command_balloon(slot, bytes),
