@@ -20,7 +20,7 @@ names() {
 
 build() {
     echo "fuzz: building the targets"
-    cargo build --release --quiet --locked
+    cargo build --release --quiet
 }
 
 # Feeds target $1 until $2 seconds are over; 0 is for ever. What is new goes to work/, which is not committed.
