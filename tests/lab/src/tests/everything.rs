@@ -62,8 +62,8 @@ fn attach(vm: &mut Vm) -> Result<()> {
     vm.machine(1, MEMORY_MIB)?;
     // The last console on the command line stays that of the shell.
     vm.kernel_with("vmlinux", "console=hvc0")?;
-    fio::attach(vm, "Sync")?;
-    fio::attach(vm, "Async")?;
+    fio::attach(vm, "Sync", 1)?;
+    fio::attach(vm, "Async", 1)?;
     net::connect(vm)?;
     let balloon = json!({
         "amount_mib": 0,

@@ -14,8 +14,8 @@ const PART: u64 = 4 << 20;
 const JOBS: u64 = 3;
 const DISK: u64 = PART * JOBS;
 
-/// Adds a disk that `io_engine` serves.
-pub(super) fn attach(vm: &mut Vm, engine: &str) -> Result<()> {
+/// Adds a disk that `io_engine` serves, with this many queues.
+pub(super) fn attach(vm: &mut Vm, engine: &str, queues: u8) -> Result<()> {
     let image = image(vm, engine);
     File::create(&image)?.set_len(DISK)?;
     let drive = json!({
@@ -25,6 +25,7 @@ pub(super) fn attach(vm: &mut Vm, engine: &str) -> Result<()> {
         "cache_type": "Writeback",
         "io_engine": engine,
         "serial": engine,
+        "num_queues": queues,
     });
     vm.put(&format!("/drives/{engine}"), &drive)
 }

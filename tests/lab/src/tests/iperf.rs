@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use Direction::{FromHost, ToHost};
+pub(super) use Direction::{FromHost, ToHost};
 
 use super::net;
 use crate::Bench;
@@ -24,43 +24,15 @@ pub fn iperf3_moves_streams(bench: &Bench) -> Result<()> {
     vm.reboot()
 }
 
-/// A guest with two processors uses two pairs of queues: it is told of them, and frames take both.
-pub fn two_pairs_share_streams(bench: &Bench) -> Result<()> {
-    let mut vm = Vm::start(bench)?;
-    let _server = boot(&mut vm, 2)?;
-    let channels = vm.run("ethtool -l eth0 | sed -n 's/^Combined:[[:space:]]*//p'")?;
-    ensure!(
-        channels == "2\n2",
-        "most and present pairs of queues are {channels:?}, not 2 and 2"
-    );
-    for direction in [ToHost, FromHost] {
-        moves(&mut vm, 4, direction)?;
-    }
-    for counter in ["rx_queue_0", "rx_queue_1", "tx_queue_0", "tx_queue_1"] {
-        let name = format!("{counter}_packets");
-        let count = vm.run(&format!("ethtool -S eth0 | sed -n 's/^ *{name}: //p'"))?;
-        println!("{name}: {count}");
-        ensure!(
-            count.parse::<u64>().is_ok_and(|count| count > 0),
-            "{name} is {count:?}"
-        );
-    }
-    // One pair, then two again: the device follows while it runs.
-    for pairs in [1, 2] {
-        vm.run(&format!("ethtool -L eth0 combined {pairs}"))?;
-        vm.run(&format!("ping -c 2 -W 5 {}", net::HOST))?;
-    }
-    vm.reboot()
-}
-
+/// Where the bytes go.
 #[derive(Clone, Copy, Debug)]
-enum Direction {
+pub(super) enum Direction {
     ToHost,
     FromHost,
 }
 
 /// Boots a guest with as many processors as it has pairs of queues.
-fn boot(vm: &mut Vm, pairs: u8) -> Result<Server> {
+pub(super) fn boot(vm: &mut Vm, pairs: u8) -> Result<Server> {
     vm.machine(pairs, 256)?;
     vm.kernel("vmlinux")?;
     net::connect_pairs(vm, pairs)?;
@@ -71,7 +43,8 @@ fn boot(vm: &mut Vm, pairs: u8) -> Result<Server> {
     Server::start()
 }
 
-fn moves(vm: &mut Vm, streams: usize, direction: Direction) -> Result<()> {
+/// Lets a number of streams run for a while.
+pub(super) fn moves(vm: &mut Vm, streams: usize, direction: Direction) -> Result<()> {
     let reverse = match direction {
         ToHost => "",
         FromHost => "--reverse",
@@ -110,7 +83,7 @@ fn all_arrive(said: &str, streams: usize) -> Result<()> {
 }
 
 /// The end at the host. Dropping it ends it.
-struct Server(Child);
+pub(super) struct Server(Child);
 
 impl Server {
     fn start() -> Result<Self> {

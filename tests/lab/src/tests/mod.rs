@@ -11,6 +11,7 @@ mod iperf;
 mod net;
 mod pci;
 mod power;
+mod queues;
 mod vsock;
 
 use anyhow::Result;
@@ -42,7 +43,7 @@ tests! {
     balloon::balloon_takes_and_gives 600,
     vsock::vsock_carries_streams 600,
     iperf::iperf3_moves_streams 400,
-    iperf::two_pairs_share_streams 400,
+    queues::two_cpus_use_two_queues 400,
     drives::disks_shrink_and_change 400,
     everything::all_devices_on_mmio 600,
     everything::all_devices_on_pci 600,
