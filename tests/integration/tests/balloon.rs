@@ -173,6 +173,20 @@ fn pages_that_are_none_are_left_alone(vm: &mut TestVm) {
     assert_eq!(vm.value("cases"), "9");
 }
 
+#[vm_test(kernel = "balloon_resets", mmio, pci)]
+fn it_can_be_asked_while_its_driver_resets_it(vm: &mut TestVm) {
+    let options = json!({ "stats_polling_interval_s": 1, "free_page_hinting": true });
+    start(vm, &options);
+    vm.wait_for("storming");
+    for _ in 0..100 {
+        assert_eq!(get(vm, "/balloon/statistics")["target_pages"], 0);
+        assert_eq!(get(vm, "/balloon/hinting/status")["host_cmd"], 0);
+    }
+    vm.type_text("q");
+    vm.expect_pass();
+    assert!(vm.value("resets").parse::<u64>().unwrap() > 0);
+}
+
 #[vm_test(kernel = "halt")]
 fn what_cannot_be_asked_is_refused(vm: &mut TestVm) {
     let none = vm.refused("GET", "/balloon", None);
