@@ -39,6 +39,8 @@ pub(crate) enum ApiError {
     UnknownTail(Verb, String),
     #[error("Missing snapshot operation type.")]
     NoSnapshotOperation,
+    #[error("Unknown query `{0}`; leave it out, or send `force=true`.")]
+    Query(String),
     #[error("The ID cannot be empty.")]
     EmptyId,
     #[error("API Resource IDs can only contain alphanumeric characters and underscores.")]

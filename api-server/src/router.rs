@@ -28,8 +28,10 @@ pub(crate) enum Verb {
 #[derive(Debug)]
 pub(crate) struct Request {
     verb: Verb,
-    /// As sent: with its query, not decoded.
+    /// As sent: not decoded, and with its query unless it is a `DELETE`.
     path: String,
+    /// What a `DELETE` has behind a question mark.
+    query: Option<String>,
     body: Vec<u8>,
 }
 
@@ -131,12 +133,24 @@ impl fmt::Display for Verb {
 
 impl Request {
     /// A request for `path`; an empty body is no body.
+    ///
+    /// Only `DELETE` has queries; elsewhere existing clients see one taken for a part of the path.
     pub(crate) fn new(verb: Verb, path: &str, body: Vec<u8>) -> Self {
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) if verb == Verb::Delete => (path, Some(query.to_owned())),
+            _ => (path, None),
+        };
         Self {
             verb,
             path: path.to_owned(),
+            query,
             body,
         }
+    }
+
+    /// What a `DELETE` has behind a question mark.
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.query.as_deref()
     }
 
     /// The method.

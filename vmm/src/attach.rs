@@ -7,8 +7,8 @@ use std::sync::Arc;
 use devices::acpi::{Events, PanicNotice, Power, events, panic, power};
 use devices::legacy::ioapic::{self, IoApic};
 use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
-use devices::pci::bus::{BAR_LEN, CONFIG_PORTS_LEN, DEVICES, ECAM_LEN};
-use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, PciBus};
+use devices::pci::bus::{CONFIG_PORTS_LEN, ECAM_LEN};
+use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, hotplug};
 use devices::virtio::block::{self, DiskError};
 use devices::virtio::console::{Console, ConsoleError};
 use devices::virtio::net::{Net, NetError};
@@ -24,16 +24,19 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
     COM1_PORT, ECAM_START, EVENTS_PORT, GSI_COM1, GSI_EVENTS, GSI_KEYBOARD, I8042_DATA_PORT,
-    IOAPIC_START, MMIO64_START, PANIC_PORT, PCI_CONFIG_PORTS, POWER_PORTS,
+    IOAPIC_START, PANIC_PORT, PCI_CONFIG_PORTS, PCI_HOTPLUG_PORTS, POWER_PORTS,
 };
 use crate::boot::cmdline::CommandLine;
 use crate::bus::Bus;
 use crate::configuration::{Configuration, balloon_id};
 use crate::console;
 use crate::event_loop::Sender;
-use crate::kvm::{InterruptControllers, KvmError, KvmVm, MemorySlot};
+use crate::hotplug::{PciSide, Pins};
+use crate::kvm::{InterruptControllers, KvmError, KvmVm, MemorySlot, WiredLine};
 use crate::messages::MessageVectors;
-use crate::placement::{MAX_VECTORS, MmioPlace, OutOfPlaces, PciPlace, Place, Placement};
+use crate::placement::{
+    BAR_PLACES, MAX_VECTORS, MmioPlace, OutOfPlaces, PciPlace, Place, Placement,
+};
 use crate::pmem::OpenPmem;
 use crate::vcpu::MachineEnd;
 
@@ -99,7 +102,8 @@ pub(crate) struct Attached {
     pub(crate) ports: Bus,
     pub(crate) mmio: Bus,
     /// With devices on PCI.
-    pub(crate) pci: Option<Arc<PciBus>>,
+    pub(crate) pci: Option<PciSide>,
+    pub(crate) placement: Placement,
     /// In attach order.
     pub(crate) virtio: Vec<VirtioAttachment>,
     pub(crate) keyboard: Arc<I8042>,
@@ -120,11 +124,11 @@ pub(crate) fn attach_devices(
     cmdline: &mut CommandLine,
 ) -> Result<Attached, AttachError> {
     let mut attached = attach_legacy(&config.serial, vm, sender)?;
-    let mut placement = Placement::new(config.transport);
     match config.transport {
         DeviceTransport::Mmio => drop(cmdline.push("pci=off")),
-        DeviceTransport::Pci => attached.attach_pci_bus(),
+        DeviceTransport::Pci => attached.attach_pci_bus(sender),
     }
+    let mut placement = Placement::new(config.transport);
     if let Some(index) = config.pmem.iter().position(|pmem| pmem.root_device) {
         push_pmem_root(cmdline, index, config.pmem[index].read_only);
     }
@@ -168,6 +172,7 @@ pub(crate) fn attach_devices(
     for place in attached.mmio_places() {
         cmdline.push_virtio_mmio(place.address, place.gsi);
     }
+    attached.placement = placement;
     Ok(attached)
 }
 
@@ -207,8 +212,9 @@ fn attach_legacy(
     let mut ports = Bus::default();
     let mut mmio = Bus::default();
     vm.memory_slots().above_ram().attach(&mut mmio);
+    let events = Arc::new(Events::new(Box::new(wired_line(vm, GSI_EVENTS)?)));
     if vm.controllers() == InterruptControllers::Split {
-        let ioapic = Arc::new(IoApic::new(vm.routes()));
+        let ioapic = Arc::new(IoApic::new(Pins::new(vm.routes(), &events)));
         mmio.add(IOAPIC_START.0, ioapic::WINDOW_LEN, ioapic);
     }
     let output = open_console(config)?;
@@ -220,13 +226,14 @@ fn attach_legacy(
     let keyboard_line = Box::new(wired_line(vm, GSI_KEYBOARD)?);
     let keyboard = Arc::new(I8042::new(keyboard_line, end.clone()));
     ports.add(I8042_DATA_PORT.into(), i8042::WINDOW_LEN, keyboard.clone());
-    let events = attach_acpi(&mut ports, &end, vm)?;
+    attach_acpi(&mut ports, &end, &events);
     let panic = Arc::new(PanicNotice::default());
     ports.add(PANIC_PORT.into(), panic::WINDOW_LEN, panic.clone());
     Ok(Attached {
         ports,
         mmio,
         pci: None,
+        placement: Placement::new(DeviceTransport::Mmio),
         virtio: Vec::new(),
         keyboard,
         serial: port,
@@ -238,17 +245,11 @@ fn attach_legacy(
 }
 
 /// The registers that the ACPI tables name.
-fn attach_acpi(
-    ports: &mut Bus,
-    end: &Arc<MachineEnd>,
-    vm: &KvmVm,
-) -> Result<Arc<Events>, AttachError> {
+fn attach_acpi(ports: &mut Bus, end: &Arc<MachineEnd>, events: &Arc<Events>) {
     let off = Arc::clone(end);
     let power = Power::new(Arc::new(move || off.power_off()), end.clone());
     ports.add(POWER_PORTS.into(), power::WINDOW_LEN, Arc::new(power));
-    let events = Arc::new(Events::new(Box::new(wired_line(vm, GSI_EVENTS)?)));
     ports.add(EVENTS_PORT.into(), events::WINDOW_LEN, events.clone());
-    Ok(events)
 }
 
 impl Attached {
@@ -270,17 +271,20 @@ impl Attached {
     }
 
     /// A PCI bus, and the ways to it.
-    fn attach_pci_bus(&mut self) {
-        let bus = Arc::new(PciBus::default());
-        let memory = Arc::new(ConfigMemory(Arc::clone(&bus)));
+    fn attach_pci_bus(&mut self, sender: &Sender) {
+        let pci = PciSide::new(&self.events, sender);
+        let memory = Arc::new(ConfigMemory(Arc::clone(&pci.bus)));
         self.mmio.add(ECAM_START.0, ECAM_LEN, memory);
-        let windows = Arc::new(BarWindows(Arc::clone(&bus)));
-        self.mmio
-            .add(MMIO64_START.0, u64::from(DEVICES) * BAR_LEN, windows);
-        let ports = Arc::new(ConfigPorts::new(Arc::clone(&bus)));
+        let windows = BarWindows::new(Arc::clone(&pci.bus), BAR_PLACES.start);
+        let len = BAR_PLACES.end - BAR_PLACES.start;
+        self.mmio.add(BAR_PLACES.start, len, Arc::new(windows));
+        let ports = Arc::new(ConfigPorts::new(Arc::clone(&pci.bus)));
         self.ports
             .add(PCI_CONFIG_PORTS.into(), CONFIG_PORTS_LEN, ports);
-        self.pci = Some(bus);
+        let slots = Arc::clone(&pci.hotplug);
+        self.ports
+            .add(PCI_HOTPLUG_PORTS.into(), hotplug::WINDOW_LEN, slots);
+        self.pci = Some(pci);
     }
 
     fn attach_virtio(
@@ -294,7 +298,10 @@ impl Attached {
         let workers = Arc::new(sender.clone()) as Arc<dyn WorkerLoop>;
         let transport = match place {
             Place::Mmio(place) => self.attach_mmio(device, vm, workers, place)?,
-            Place::Pci(place) => self.attach_pci(device, vm, workers, place)?,
+            Place::Pci(place) => {
+                let pci = self.pci.as_ref().expect("devices follow their bus");
+                attach_pci(pci, device, vm, workers, place)?
+            }
         };
         self.virtio.push(VirtioAttachment {
             id,
@@ -333,51 +340,54 @@ impl Attached {
             .add(place.address.0, mmio::WINDOW_LEN, transport.clone());
         Ok(transport)
     }
+}
 
-    fn attach_pci(
-        &mut self,
-        device: Box<dyn VirtioDevice>,
-        vm: &KvmVm,
-        workers: Arc<dyn WorkerLoop>,
-        place: PciPlace,
-    ) -> Result<Arc<dyn Transport>, AttachError> {
-        let traits = device.traits();
-        let vectors = pci::vectors(&traits);
-        assert!(u32::from(vectors) <= MAX_VECTORS, "devices have few queues");
-        let kick = event()?;
-        for (queue, _) in (0..).zip(&traits.queue_sizes) {
-            vm.wire_kick(&kick, place.bar.address + pci::notify_offset(queue))?;
-        }
-        let lines = (place.first_gsi..)
-            .take(vectors.into())
-            .map(|gsi| wired_line(vm, gsi))
-            .collect::<Result<_, _>>()?;
-        let placement = PciPlacement {
-            id: place.worker,
-            bar: place.bar,
-            lines: Box::new(MessageVectors {
-                first_gsi: place.first_gsi,
-                lines,
-                routes: vm.routes(),
-            }),
-            kick,
-        };
-        let memory = Arc::clone(vm.memory());
-        let transport = Arc::new(PciTransport::new(placement, device, memory, workers));
-        let bus = self.pci.as_ref().expect("devices follow their bus");
-        bus.insert(place.device, transport.clone())
-            .expect("each place is handed out once");
-        Ok(transport)
-    }
+/// Puts `device` on the bus, where vCPUs may be at work.
+pub(crate) fn attach_pci(
+    pci: &PciSide,
+    device: Box<dyn VirtioDevice>,
+    vm: &KvmVm,
+    workers: Arc<dyn WorkerLoop>,
+    place: PciPlace,
+) -> Result<Arc<dyn Transport>, AttachError> {
+    let traits = device.traits();
+    let vectors = pci::vectors(&traits);
+    assert!(u32::from(vectors) <= MAX_VECTORS, "devices have few queues");
+    let kick = event()?;
+    let queues = (0..).take(traits.queue_sizes.len());
+    let doorbells = vm.wire_doorbells(
+        kick.try_clone().map_err(AttachError::Event)?,
+        queues.map(pci::notify_offset).collect(),
+        BAR_PLACES,
+    );
+    let lines = (place.first_gsi..)
+        .take(vectors.into())
+        .map(|gsi| wired_line(vm, gsi))
+        .collect::<Result<_, _>>()?;
+    let placement = PciPlacement {
+        id: place.worker,
+        bar: place.bar,
+        lines: Box::new(MessageVectors {
+            first_gsi: place.first_gsi,
+            lines,
+            routes: vm.routes(),
+        }),
+        kick,
+        doorbells: Box::new(doorbells),
+    };
+    let memory = Arc::clone(vm.memory());
+    let transport = Arc::new(PciTransport::new(placement, device, memory, workers));
+    pci.bus
+        .insert(place.device, transport.clone())
+        .expect("each place is handed out once");
+    Ok(transport)
 }
 
 /// An interrupt line: writing it is an interrupt on `gsi`.
-fn wired_line(vm: &KvmVm, gsi: u32) -> Result<EventFd, AttachError> {
-    let line = event()?;
-    vm.wire_interrupt(&line, gsi)?;
-    Ok(line)
+fn wired_line(vm: &KvmVm, gsi: u32) -> Result<WiredLine, AttachError> {
+    Ok(vm.wire_interrupt(event()?, gsi)?)
 }
 
-fn event() -> Result<EventFd, AttachError> {
+pub(crate) fn event() -> Result<EventFd, AttachError> {
     EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(AttachError::Event)
 }

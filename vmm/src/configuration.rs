@@ -51,6 +51,14 @@ impl<C, D> Attachment<C, D> {
         }
     }
 
+    /// A device that a machine has.
+    pub(crate) fn taken(config: C) -> Self {
+        Self {
+            config,
+            device: None,
+        }
+    }
+
     /// Lets go of the device; whoever takes it next opens it again.
     pub(crate) fn close(&mut self) {
         self.device = None;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use devices::virtio::queue::Queue;
 use devices::virtio::{Source, Token, Worker, WorkerId, WorkerLoop};
@@ -102,6 +103,9 @@ pub(crate) struct EventLoop {
     postponed: VecDeque<Message>,
     /// Messages since workers had their turn.
     served: usize,
+    /// What is to be done later, with a number that tells jobs of one time apart.
+    later: BTreeMap<(Instant, u64), Job>,
+    jobs: u64,
 }
 
 impl EventLoop {
@@ -117,7 +121,34 @@ impl EventLoop {
             messages: receiver.messages,
             postponed: VecDeque::new(),
             served: 0,
+            later: BTreeMap::new(),
+            jobs: 0,
         })
+    }
+
+    /// Has `job` done when `delay` is over, unless the machine ends first.
+    pub(crate) fn after(&mut self, delay: Duration, job: Job) {
+        self.jobs += 1;
+        self.later.insert((Instant::now() + delay, self.jobs), job);
+    }
+
+    /// A job whose time has come.
+    fn due(&mut self) -> Option<Job> {
+        let first = self.later.first_entry()?;
+        (first.key().0 <= Instant::now()).then(|| first.remove())
+    }
+
+    /// How long to wait for events: not at all while messages may be left, else until the next job.
+    fn timeout_ms(&self) -> i32 {
+        if self.served >= MESSAGES {
+            return 0;
+        }
+        let Some(((at, _), _)) = self.later.first_key_value() else {
+            return -1;
+        };
+        let left = at.saturating_duration_since(Instant::now());
+        // Rounded up: a loop that wakes too early spins.
+        i32::try_from(left.as_millis().saturating_add(1)).unwrap_or(i32::MAX)
     }
 
     /// The next message that is not about workers; serves workers until it comes.
@@ -134,8 +165,10 @@ impl EventLoop {
                     return Ok(message);
                 }
             }
-            // When messages may be left this only looks for events, and does not wait for one.
-            let timeout_ms = if self.served < MESSAGES { -1 } else { 0 };
+            if let Some(job) = self.due() {
+                return Ok(Message::Job(job));
+            }
+            let timeout_ms = self.timeout_ms();
             self.served = 0;
             match self.events.run_with_timeout(timeout_ms) {
                 Ok(_) => {}
@@ -173,6 +206,7 @@ impl EventLoop {
         let (_, unconnected) = mpsc::channel();
         self.messages = unconnected;
         self.postponed.clear();
+        self.later.clear();
     }
 
     /// Deals with a message about workers; gives back any other.
@@ -347,6 +381,29 @@ mod tests {
         }
         event_loop.stop(WorkerId(1));
         assert!(event_loop.running.is_empty());
+    }
+
+    #[test]
+    fn jobs_come_when_their_time_is_up_and_in_that_order() {
+        let (_sender, receiver) = channel().unwrap();
+        let mut event_loop = EventLoop::new(receiver).unwrap();
+        let (said, heard) = mpsc::channel();
+        let start = Instant::now();
+        for delay_ms in [30, 10, 10] {
+            let said = said.clone();
+            let job = move |_: &mut Vm| said.send(delay_ms).unwrap();
+            event_loop.after(Duration::from_millis(delay_ms), Box::new(job));
+        }
+        let mut vm = crate::vm::tests::vm();
+        for _ in 0..3 {
+            let Ok(Message::Job(job)) = event_loop.next() else {
+                panic!("something else");
+            };
+            job(&mut vm);
+        }
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [10, 10, 30]);
+        assert_eq!(event_loop.timeout_ms(), -1, "an idle loop has no timer");
     }
 
     #[test]

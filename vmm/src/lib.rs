@@ -14,6 +14,7 @@ pub mod control;
 mod event_loop;
 mod exit;
 mod generation;
+mod hotplug;
 mod kvm;
 mod lifecycle;
 mod machine;

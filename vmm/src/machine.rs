@@ -1,5 +1,7 @@
 //! The machine once it exists: vCPU threads, devices, and how they stand still and go on together.
 
+mod plug;
+
 use std::any::Any;
 use std::sync::Arc;
 
@@ -12,7 +14,9 @@ use vm_config::DeviceId;
 use crate::attach::{Attached, VirtioAttachment};
 use crate::control::CommandError;
 use crate::event_loop::EventLoop;
+use crate::hotplug::PciSide;
 use crate::kvm::KvmVm;
+use crate::placement::Placement;
 use crate::vcpu::{self, Surroundings};
 
 /// The machine once it exists.
@@ -25,8 +29,11 @@ pub(crate) struct RunningMachine {
     panic: Arc<PanicNotice>,
     /// Reads the console's input; on the loop once the machine runs.
     console: Option<(WorkerId, Box<dyn Worker>)>,
+    /// With devices on PCI.
+    pci: Option<PciSide>,
+    placement: Placement,
     /// Holds the VM, and with it guest memory, as long as the vCPUs.
-    _vm: KvmVm,
+    vm: KvmVm,
 }
 
 impl RunningMachine {
@@ -44,7 +51,9 @@ impl RunningMachine {
             keyboard: attached.keyboard,
             events: attached.events,
             panic: attached.panic,
-            _vm: vm,
+            pci: attached.pci,
+            placement: attached.placement,
+            vm,
         }
     }
 
@@ -58,10 +67,7 @@ impl RunningMachine {
 
     /// Stops the vCPUs, then the devices.
     pub(crate) fn pause(&mut self, event_loop: &mut EventLoop) {
-        for vcpu in &self.vcpus {
-            vcpu.park();
-        }
-        event_loop.wait_until_parked(self.vcpus.len());
+        self.park_vcpus(event_loop);
         for VirtioAttachment { transport, .. } in &self.virtio {
             let slot = transport.slot();
             slot.park(&event_loop.stop(slot.id()));
@@ -144,6 +150,14 @@ impl RunningMachine {
     /// The guest said that its kernel panicked.
     pub(crate) fn has_panicked(&self) -> bool {
         self.panic.is_told()
+    }
+
+    /// Returns when no vCPU is in the guest or in a device.
+    fn park_vcpus(&self, event_loop: &mut EventLoop) {
+        for vcpu in &self.vcpus {
+            vcpu.park();
+        }
+        event_loop.wait_until_parked(self.vcpus.len());
     }
 
     fn run_vcpus(&self) {

@@ -1,5 +1,7 @@
 //! Where each attached device goes: its worker, its window, its interrupts.
 
+use std::ops::Range;
+
 use devices::pci::Bar;
 use devices::pci::bus::{BAR_LEN, DEVICES};
 use devices::virtio::WorkerId;
@@ -14,9 +16,14 @@ use crate::arch::x86_64::layout::{
 /// Device numbers that are not the host bridge's.
 const PCI_SLOTS: u8 = DEVICES - 1;
 
+/// Where windows of PCI devices may be: as many places as device numbers.
+pub const BAR_PLACES: Range<u64> = MMIO64_START.0..MMIO64_START.0 + DEVICES as u64 * BAR_LEN;
+
 /// Vectors each PCI device can have: as many for each slot, with room in KVM's table for wired interrupts.
 pub const MAX_VECTORS: u32 = 128;
 
+const _: () =
+    assert!(PCI_SLOTS as u32 <= u32::BITS && GSI_DEVICE_LAST - GSI_DEVICE_FIRST < u32::BITS);
 const _: () = assert!(GSI_MSI_FIRST + MAX_VECTORS * PCI_SLOTS as u32 <= GSI_MSI_LAST + 1);
 
 /// Where one virtio-mmio device is.
@@ -53,11 +60,12 @@ pub enum Place {
     Pci(PciPlace),
 }
 
-/// Hands out places in attach order.
+/// Hands out places, the first free one each time.
 #[derive(Debug)]
 pub struct Placement {
     transport: DeviceTransport,
-    attached: u8,
+    /// A bit for each place that is taken.
+    taken: u32,
 }
 
 /// There are more devices than places.
@@ -82,7 +90,7 @@ impl Placement {
     pub fn new(transport: DeviceTransport) -> Self {
         Self {
             transport,
-            attached: 0,
+            taken: 0,
         }
     }
 
@@ -91,13 +99,22 @@ impl Placement {
     /// # Errors
     /// When all are taken.
     pub fn next(&mut self) -> Result<Place, OutOfPlaces> {
-        let index = self.attached;
+        let index = u8::try_from(self.taken.trailing_ones()).unwrap_or(u8::MAX);
         let place = match self.transport {
             DeviceTransport::Mmio => Place::Mmio(mmio_place(index)?),
             DeviceTransport::Pci => Place::Pci(pci_place(index)?),
         };
-        self.attached += 1;
+        self.taken |= 1 << index;
         Ok(place)
+    }
+
+    /// Takes back the place of a device that is gone.
+    pub fn release(&mut self, place: Place) {
+        let worker = match place {
+            Place::Mmio(place) => place.worker,
+            Place::Pci(place) => place.worker,
+        };
+        self.taken &= !1_u32.checked_shl(worker.0.into()).unwrap_or(0);
     }
 }
 
@@ -152,6 +169,23 @@ mod tests {
             };
             assert_eq!(next.address.0 - one.address.0, MMIO_DEVICE_SIZE);
             assert_eq!(next.gsi - one.gsi, 1);
+        }
+    }
+
+    #[test]
+    fn a_place_that_was_left_is_the_next() {
+        for transport in [DeviceTransport::Mmio, DeviceTransport::Pci] {
+            let mut placement = Placement::new(transport);
+            let places: Vec<_> = std::iter::from_fn(|| placement.next().ok()).collect();
+            for place in [places[7], places[0], *places.last().unwrap()] {
+                placement.release(place);
+                assert_eq!(placement.next(), Ok(place));
+            }
+            placement.release(places[9]);
+            placement.release(places[3]);
+            assert_eq!(placement.next(), Ok(places[3]));
+            assert_eq!(placement.next(), Ok(places[9]));
+            assert!(placement.next().is_err());
         }
     }
 

@@ -5,6 +5,7 @@ use std::mem::ManuallyDrop;
 use vm_config::DeviceTransport;
 
 use crate::configuration::Configuration;
+use crate::control::Removals;
 use crate::control::{Command, CommandError, Mailbox};
 use crate::event_loop::{EventLoop, Message, Sender};
 use crate::machine::RunningMachine;
@@ -16,6 +17,8 @@ pub struct Vm {
     pub(crate) config: Configuration,
     pub(crate) machine: Option<RunningMachine>,
     pub(crate) event_loop: EventLoop,
+    /// Devices that the guest was asked to let go.
+    pub(crate) removals: Removals,
     /// For the threads that the machine will have.
     pub(crate) sender: Sender,
 }
@@ -37,11 +40,13 @@ pub fn run(mailbox: Mailbox, transport: DeviceTransport) -> ExitReason {
         },
         machine: None,
         event_loop,
+        removals: Removals::default(),
         sender: mailbox.sender,
     });
     let reason = vm.serve();
     // The API thread waits for the answers to its requests before the process ends; these get none.
     vm.event_loop.hang_up();
+    vm.removals.clear();
     reason
 }
 
@@ -84,6 +89,24 @@ impl Vm {
         match self.lifecycle {
             Lifecycle::NotStarted => Err(CommandError::BeforeStart),
             Lifecycle::Running | Lifecycle::Paused => Err(CommandError::AfterStart),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A microVM that nobody serves, with nothing configured.
+    pub(crate) fn vm() -> Vm {
+        let (_, mailbox) = Mailbox::new().unwrap();
+        Vm {
+            lifecycle: Lifecycle::NotStarted,
+            config: Configuration::default(),
+            machine: None,
+            event_loop: EventLoop::new(mailbox.receiver).unwrap(),
+            removals: Removals::default(),
+            sender: mailbox.sender,
         }
     }
 }

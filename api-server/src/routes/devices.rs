@@ -1,8 +1,12 @@
 //! `/drives/{id}`, `/network-interfaces/{id}`, `/vsock` and `/entropy`.
 
-use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch, Vsock};
+use tokio::sync::oneshot;
+use vm_config::{
+    DeviceId, Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch, Vsock,
+};
 use vmm::control::{
-    PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface, PutVsock,
+    Consent, PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface,
+    PutVsock, RemovableKind, RemoveDevice,
 };
 
 use crate::answer::Answer;
@@ -11,7 +15,8 @@ use crate::error::ApiError;
 use crate::error::Fault;
 use crate::router::{Api, Request, Vmm};
 
-/// Adds a drive, or replaces the one of that name before the start.
+/// Adds a drive: before the start, in place of one of that name; after it, to the PCI bus of the running guest, which is
+/// told.
 #[cfg_attr(feature = "openapi", utoipa::path(
     put, path = "/drives/{id}", request_body = Drive,
     params(("id" = String, Path, description = "The drive's name: letters, digits, `_`")),
@@ -42,7 +47,8 @@ pub(super) async fn patch_drive<V: Vmm>(
     Ok(api.ask(PatchDrive(patch)).await.into())
 }
 
-/// Adds a network interface, or replaces the one of that name before the start.
+/// Adds a network interface: before the start, in place of one of that name; after it, to the PCI bus of the running
+/// guest, which is told.
 #[cfg_attr(feature = "openapi", utoipa::path(
     put, path = "/network-interfaces/{id}", request_body = NetworkInterface,
     params(("id" = String, Path, description = "The interface's name: letters, digits, `_`")),
@@ -80,6 +86,61 @@ pub(super) async fn patch_network_interface<V: Vmm>(
         });
     }
     Ok(api.ask(PatchNetworkInterface(patch)).await.into())
+}
+
+/// Removes a drive. A guest that uses it is asked to let it go first.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/drives/{id}",
+    params(
+        ("id" = String, Path, description = "The drive's name: letters, digits, `_`"),
+        ("force" = Option<bool>, Query, description = "Whether it goes without asking the guest; false by default"),
+    ),
+    responses((status = 204, description = "It is gone"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn delete_drive<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+) -> Result<Answer, ApiError> {
+    remove(request, api, RemovableKind::Drive).await
+}
+
+/// Removes a network interface. A guest that uses it is asked to let it go first.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/network-interfaces/{id}",
+    params(
+        ("id" = String, Path, description = "The interface's name: letters, digits, `_`"),
+        ("force" = Option<bool>, Query, description = "Whether it goes without asking the guest; false by default"),
+    ),
+    responses((status = 204, description = "It is gone"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn delete_network_interface<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+) -> Result<Answer, ApiError> {
+    remove(request, api, RemovableKind::NetworkInterface).await
+}
+
+/// Begins a removal and waits for its end; other requests are answered meanwhile.
+pub(super) async fn remove<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+    kind: RemovableKind,
+) -> Result<Answer, ApiError> {
+    let consent = match request.query() {
+        None | Some("force=false") => Consent::Needed,
+        Some("force=true") => Consent::Forced,
+        Some(other) => return Err(ApiError::Query(other.to_owned())),
+    };
+    let (sender, receiver) = oneshot::channel();
+    let removal = RemoveDevice {
+        kind,
+        id: DeviceId(request.id().to_owned()),
+        consent,
+        // The client may have gone; nobody else wants to hear it.
+        done: Box::new(move |result| drop(sender.send(result))),
+    };
+    api.ask(removal).await?;
+    Ok(receiver.await.map_err(|_| ApiError::Ended)?.into())
 }
 
 /// Gives the microVM a vsock device, or replaces the one it has.

@@ -52,10 +52,13 @@ endpoints! {
     Put "/boot-source" boot::put_boot_source;
     Put "/drives/{id}" devices::put_drive;
     Patch "/drives/{id}" devices::patch_drive;
+    Delete "/drives/{id}" devices::delete_drive;
     Put "/network-interfaces/{id}" devices::put_network_interface;
     Patch "/network-interfaces/{id}" devices::patch_network_interface;
+    Delete "/network-interfaces/{id}" devices::delete_network_interface;
     Put "/pmem/{id}" pmem::put_pmem;
     Patch "/pmem/{id}" pmem::patch_pmem;
+    Delete "/pmem/{id}" pmem::delete_pmem;
     Put "/vsock" devices::put_vsock;
     Put "/entropy" devices::put_entropy;
     Put "/balloon" balloon::put_balloon;

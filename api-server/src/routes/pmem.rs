@@ -1,15 +1,17 @@
 //! `/pmem/{id}`.
 
 use vm_config::{PmemConfig, PmemPatch};
-use vmm::control::{PatchPmem, PutPmem};
+use vmm::control::{PatchPmem, PutPmem, RemovableKind};
 
+use super::devices;
 use crate::answer::Answer;
 use crate::error::ApiError;
 #[cfg(feature = "openapi")]
 use crate::error::Fault;
 use crate::router::{Api, Request, Vmm};
 
-/// Adds persistent memory, or replaces the one of that name, before the start; its file is opened then.
+/// Adds persistent memory: before the start, in place of one of that name, its file opened then; after it, to the PCI
+/// bus of the running guest, which is told.
 #[cfg_attr(feature = "openapi", utoipa::path(
     put, path = "/pmem/{id}", request_body = PmemConfig,
     params(("id" = String, Path, description = "The device's name: letters, digits, `_`")),
@@ -38,4 +40,20 @@ pub(super) async fn patch_pmem<V: Vmm>(
         return Err(ApiError::IdMismatch);
     }
     Ok(api.ask(PatchPmem(patch)).await.into())
+}
+
+/// Removes persistent memory. A guest that uses it is asked to let it go first.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/pmem/{id}",
+    params(
+        ("id" = String, Path, description = "The device's name: letters, digits, `_`"),
+        ("force" = Option<bool>, Query, description = "Whether it goes without asking the guest; false by default"),
+    ),
+    responses((status = 204, description = "It is gone"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn delete_pmem<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+) -> Result<Answer, ApiError> {
+    devices::remove(request, api, RemovableKind::Pmem).await
 }

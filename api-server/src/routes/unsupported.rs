@@ -6,7 +6,6 @@ use crate::router::{Request, Verb};
 /// Endpoints that are refused by name.
 const UNSUPPORTED: &[(Verb, &str)] = &[
     (Verb::Put, "/cpu-config"),
-    (Verb::Delete, "/drives/{id}"),
     (Verb::Get, "/hotplug/memory"),
     (Verb::Put, "/hotplug/memory"),
     (Verb::Patch, "/hotplug/memory"),
@@ -14,8 +13,6 @@ const UNSUPPORTED: &[(Verb, &str)] = &[
     (Verb::Get, "/mmds"),
     (Verb::Put, "/mmds"),
     (Verb::Patch, "/mmds"),
-    (Verb::Delete, "/network-interfaces/{id}"),
-    (Verb::Delete, "/pmem/{id}"),
     (Verb::Put, "/snapshot"),
 ];
 

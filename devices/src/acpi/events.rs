@@ -27,9 +27,12 @@ pub enum Event {
     Clock = 1 << 1,
     /// Somebody pressed the power button.
     PowerButton = 1 << 2,
+    /// Slots of the PCI bus changed (`pci/hotplug.rs`).
+    PciSlots = 1 << 3,
 }
 
-const ALL: u8 = Event::Generation as u8 | Event::Clock as u8 | Event::PowerButton as u8;
+const ALL: u8 =
+    Event::Generation as u8 | Event::Clock as u8 | Event::PowerButton as u8 | Event::PciSlots as u8;
 
 /// All a guest can observe of the register. Format `events` v1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +69,14 @@ impl Events {
         self.line.raise();
     }
 
+    /// The guest can hear the interrupt from now on: an edge that came before was lost, so it comes again if there is
+    /// something to read.
+    pub fn repeat(&self) {
+        if self.pending.load(Ordering::SeqCst) != 0 {
+            self.line.raise();
+        }
+    }
+
     /// The state to save.
     #[must_use]
     pub fn state(&self) -> EventsState {
@@ -83,9 +94,7 @@ impl Events {
             return Err(RestoreError);
         }
         self.pending.store(state.pending, Ordering::SeqCst);
-        if state.pending != 0 {
-            self.line.raise();
-        }
+        self.repeat();
         Ok(())
     }
 }
@@ -143,6 +152,19 @@ mod tests {
             assert!(data[..len].iter().all(|byte| *byte == 0));
         }
         assert_eq!(read(&events), 0b10);
+    }
+
+    #[test]
+    fn a_lost_interrupt_is_repeated_until_the_guest_has_read() {
+        let (events, irq) = events();
+        events.repeat();
+        assert_eq!(irq.take(), 0);
+        events.raise(Event::PciSlots);
+        events.repeat();
+        assert_eq!(irq.take(), 2);
+        assert_eq!(read(&events), 0b1000);
+        events.repeat();
+        assert_eq!(irq.take(), 0);
     }
 
     #[test]

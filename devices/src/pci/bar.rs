@@ -1,10 +1,13 @@
 //! Base address registers (PCI 3.0 §6.2.5.1).
 //!
-//! A window is assigned before the guest runs, by the number of its slot, and stays there: the register takes any
-//! address, as sizing asks, but the function answers only while memory decoding is on *and* the register
-//! holds the assigned address. A guest that moves a window, over RAM, over another device or elsewhere,
-//! finds the function silent until it moves it back; nothing else is touched. ACPI tells guests to keep the
-//! assignment (PCI Firmware 3.3 §4.6.5, function 5 of `_DSM`), and those that read it do.
+//! A window is assigned when its function is put on the bus, by the number of its slot. The register takes any address,
+//! as sizing asks. While memory decoding is on, the function answers at the address that the register holds, if
+//! that is one of the places for windows ([`BarWindows`](super::BarWindows)). A guest that moves a window
+//! elsewhere, over RAM or another device, finds the function silent until it moves it back; nothing else is touched.
+//!
+//! ACPI tells guests to keep what was assigned before they started (PCI Firmware 3.3 §4.6.5, function 5 of `_DSM`).
+//! Functions that are plugged later they may place where they like, and Linux does
+//! (`drivers/pci/setup-bus.c`, `__pci_bus_assign_resources`).
 
 use super::config::{COMMAND, COMMAND_MEMORY, ConfigurationSpace};
 
@@ -13,6 +16,18 @@ pub(super) const BASE_ADDRESS_0: u16 = 0x10;
 
 /// Memory, 64 bits wide, not prefetchable: reads have effects.
 const MEMORY_64: u32 = 0b0100;
+
+/// The host's side of a window: what it has at addresses in it.
+pub trait Doorbells: Send + Sync {
+    /// The function answers at `address` from now on, wherever that is. Called in the order of the guest's writes, and
+    /// not when decoding ends: a kick does no harm at any time.
+    fn move_to(&self, address: u64);
+}
+
+/// For windows that the host has nothing in.
+impl Doorbells for () {
+    fn move_to(&self, _address: u64) {}
+}
 
 /// One window of memory at the first base address register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +49,12 @@ impl Bar {
         space.make_writable(BASE_ADDRESS_0 + 4, &high_mask.to_le_bytes());
     }
 
-    /// Whether the function answers in its window.
+    /// Where the function answers, if it does.
     #[must_use]
-    pub fn is_decoded(self, space: &ConfigurationSpace) -> bool {
+    pub fn decoded(space: &ConfigurationSpace) -> Option<u64> {
         let low = space.word(BASE_ADDRESS_0) & !0xf;
         let address = u64::from(space.word(BASE_ADDRESS_0 + 4)) << 32 | u64::from(low);
-        space.word(COMMAND) & COMMAND_MEMORY != 0 && address == self.address
+        (space.word(COMMAND) & COMMAND_MEMORY != 0).then_some(address)
     }
 }
 
@@ -84,30 +99,28 @@ mod tests {
             (0xfff8_0004, u32::MAX)
         );
         write(&mut space, 0x8_0004, 0x40);
-        assert!(BAR.is_decoded(&space));
+        assert_eq!(Bar::decoded(&space), Some(BAR.address));
     }
 
     #[test]
-    fn a_window_that_was_moved_is_silent_until_it_is_back() {
+    fn a_window_is_where_the_register_says_in_steps_of_its_size() {
         let mut space = space();
-        assert!(BAR.is_decoded(&space));
-        for (low, high) in [
-            (0, 0),
-            (0x10_0000, 0),
-            (0x10_0000, 0x40),
-            (u32::MAX, u32::MAX),
+        assert_eq!(Bar::decoded(&space), Some(BAR.address));
+        for (low, high, address) in [
+            (0, 0, 0),
+            (0x10_0000, 0x40, 0x40_0010_0000),
+            (0x17_ffff, 0x40, 0x40_0010_0000),
+            (u32::MAX, u32::MAX, 0xffff_ffff_fff8_0000),
         ] {
             write(&mut space, low, high);
-            assert!(!BAR.is_decoded(&space), "{high:#x}:{low:#x}");
+            assert_eq!(Bar::decoded(&space), Some(address), "{high:#x}:{low:#x}");
         }
-        write(&mut space, 0x8_0000, 0x40);
-        assert!(BAR.is_decoded(&space));
     }
 
     #[test]
     fn decoding_can_be_turned_off() {
         let mut space = space();
         space.write(COMMAND, &[4, 0]);
-        assert!(!BAR.is_decoded(&space));
+        assert_eq!(Bar::decoded(&space), None);
     }
 }

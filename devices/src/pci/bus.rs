@@ -13,7 +13,7 @@ pub const DEVICES: u8 = 32;
 /// Bytes of configuration space by memory: 32 devices of 8 functions of 4 KiB (PCI Express 4.0 §7.2.2).
 pub const ECAM_LEN: u64 = 1 << 20;
 
-/// Bytes of each device's memory window; device `n` has the `n`th.
+/// Bytes of each device's memory window; device `n` is assigned the `n`th place.
 pub const BAR_LEN: u64 = 512 << 10;
 
 /// Ports 0xcf8 to 0xcff (PCI 3.0 §3.2.2.3.2).
@@ -25,9 +25,11 @@ pub trait Function: Send + Sync {
     fn read_config(&self, offset: u16, data: &mut [u8]);
     /// Stores `data` into configuration space.
     fn write_config(&self, offset: u16, data: &[u8]);
-    /// Fills `data` from the memory window; with all ones while it does not answer there.
+    /// Address of the memory window, while the function answers in it.
+    fn window(&self) -> Option<u64>;
+    /// Fills `data` from the memory window, which the function answers in.
     fn read_bar(&self, offset: u64, data: &mut [u8]);
-    /// Stores `data` into the memory window, if it answers there.
+    /// Stores `data` into the memory window, which the function answers in.
     fn write_bar(&self, offset: u64, data: &[u8]);
 }
 
@@ -69,6 +71,23 @@ impl PciBus {
             _ => return Err(SlotError(device)),
         }
         Ok(())
+    }
+
+    /// Takes the function out of slot `device`, if there is one. A vCPU that found it just before may still be at it.
+    pub fn remove(&self, device: u8) -> Option<Arc<dyn Function>> {
+        let mut functions = self
+            .functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        functions.get_mut(usize::from(device))?.take()
+    }
+
+    /// The function whose window is at `address`. That of slot `device`, to which the place was assigned, goes before
+    /// others that a guest moved there.
+    fn answering_at(&self, address: u64, device: u64) -> Option<Arc<dyn Function>> {
+        let answers = |function: &Arc<dyn Function>| function.window() == Some(address);
+        let assigned = self.function(device).filter(answers);
+        assigned.or_else(|| (0..DEVICES).find_map(|n| self.function(n.into()).filter(answers)))
     }
 
     /// Function 0 of `device`. The lock is released before it is used.
@@ -183,17 +202,27 @@ impl Registers for ConfigPorts {
     }
 }
 
-/// The memory windows of all devices, one after the other: [`DEVICES`] times [`BAR_LEN`] bytes.
-pub struct BarWindows(pub Arc<PciBus>);
+/// The places for memory windows, one after the other: [`DEVICES`] times [`BAR_LEN`] bytes.
+pub struct BarWindows {
+    bus: Arc<PciBus>,
+    start: u64,
+}
 
 impl BarWindows {
+    /// The places from the address `start` on.
+    #[must_use]
+    pub fn new(bus: Arc<PciBus>, start: u64) -> Self {
+        Self { bus, start }
+    }
+
     fn at(&self, offset: u64, len: usize) -> Option<(Arc<dyn Function>, u64)> {
-        let within = offset % BAR_LEN;
+        let (place, within) = (offset / BAR_LEN, offset % BAR_LEN);
         let end = within.checked_add(u64::try_from(len).ok()?)?;
         if end > BAR_LEN {
             return None;
         }
-        Some((self.0.function(offset / BAR_LEN)?, within))
+        let address = self.start.checked_add(offset.checked_sub(within)?)?;
+        Some((self.bus.answering_at(address, place)?, within))
     }
 }
 
@@ -216,9 +245,20 @@ impl Registers for BarWindows {
 mod tests {
     use super::*;
 
+    const START: u64 = 0x40_0000_0000;
+
     /// Answers with the low byte of each offset; records writes.
     #[derive(Default)]
-    struct Echo(Mutex<Vec<(u64, Vec<u8>)>>);
+    struct Echo {
+        writes: Mutex<Vec<(u64, Vec<u8>)>>,
+        window: Mutex<Option<u64>>,
+    }
+
+    impl Echo {
+        fn move_to(&self, place: u64) {
+            *self.window.lock().unwrap() = Some(START + place * BAR_LEN);
+        }
+    }
 
     impl Function for Echo {
         fn read_config(&self, offset: u16, data: &mut [u8]) {
@@ -227,19 +267,23 @@ mod tests {
         fn write_config(&self, offset: u16, data: &[u8]) {
             self.write_bar(offset.into(), data);
         }
+        fn window(&self) -> Option<u64> {
+            *self.window.lock().unwrap()
+        }
         fn read_bar(&self, offset: u64, data: &mut [u8]) {
             for (byte, at) in data.iter_mut().zip(offset..) {
                 *byte = at.to_le_bytes()[0];
             }
         }
         fn write_bar(&self, offset: u64, data: &[u8]) {
-            self.0.lock().unwrap().push((offset, data.to_vec()));
+            self.writes.lock().unwrap().push((offset, data.to_vec()));
         }
     }
 
     fn bus() -> (Arc<PciBus>, Arc<Echo>) {
         let (bus, echo) = (Arc::new(PciBus::default()), Arc::new(Echo::default()));
         bus.insert(3, echo.clone()).unwrap();
+        echo.move_to(3);
         (bus, echo)
     }
 
@@ -270,7 +314,7 @@ mod tests {
         ports.write(5, &[1, 2]);
         memory.write(0x1_8044, &[3]);
         assert_eq!(
-            *echo.0.lock().unwrap(),
+            *echo.writes.lock().unwrap(),
             [(0x45, vec![1, 2]), (0x44, vec![3])]
         );
     }
@@ -292,12 +336,12 @@ mod tests {
         }
         ports.write(0, &0x8000_1800_u32.to_le_bytes());
         assert_eq!(read(&ports, 6), [0xff; 4], "across the end");
-        let windows = BarWindows(bus);
+        let windows = BarWindows::new(bus, START);
         for offset in [0, BAR_LEN, 3 * BAR_LEN - 1, 4 * BAR_LEN - 1, u64::MAX] {
             assert_eq!(read(&windows, offset), [0xff; 2], "{offset:#x}");
             windows.write(offset, &[0; 2]);
         }
-        assert!(echo.0.lock().unwrap().is_empty());
+        assert!(echo.writes.lock().unwrap().is_empty());
     }
 
     #[test]
@@ -316,10 +360,39 @@ mod tests {
     #[test]
     fn windows_belong_to_slots() {
         let (bus, echo) = bus();
-        let windows = BarWindows(bus);
+        let windows = BarWindows::new(bus, START);
         assert_eq!(read(&windows, 3 * BAR_LEN + 5), [5, 6]);
         windows.write(3 * BAR_LEN + 0x6000, &[1]);
-        assert_eq!(*echo.0.lock().unwrap(), [(0x6000, vec![1])]);
+        assert_eq!(*echo.writes.lock().unwrap(), [(0x6000, vec![1])]);
+    }
+
+    #[test]
+    fn a_window_is_found_where_it_was_moved_and_the_assigned_one_goes_first() {
+        let (bus, echo) = bus();
+        let other = Arc::new(Echo::default());
+        bus.insert(5, other.clone()).unwrap();
+        let windows = BarWindows::new(bus, START);
+        assert_eq!(read(&windows, 5 * BAR_LEN), [0xff], "decoding is off");
+        other.move_to(0);
+        windows.write(0x10, &[1]);
+        assert_eq!(*other.writes.lock().unwrap(), [(0x10, vec![1])]);
+        other.move_to(3);
+        windows.write(3 * BAR_LEN, &[2]);
+        assert_eq!(*echo.writes.lock().unwrap(), [(0, vec![2])]);
+        echo.move_to(1000);
+        windows.write(3 * BAR_LEN + 1, &[3]);
+        assert_eq!(other.writes.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_removed_function_is_gone_and_its_slot_free() {
+        let (bus, echo) = bus();
+        let memory = ConfigMemory(bus.clone());
+        assert!(bus.remove(3).is_some());
+        assert!(bus.remove(3).is_none() && bus.remove(32).is_none());
+        assert_eq!(read(&memory, 0x1_8000), [0xff; 4]);
+        assert_eq!(Arc::strong_count(&echo), 1);
+        assert_eq!(bus.insert(3, echo), Ok(()));
     }
 
     #[test]

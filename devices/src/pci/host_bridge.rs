@@ -33,6 +33,10 @@ impl Function for HostBridge {
         space.write(offset, data);
     }
 
+    fn window(&self) -> Option<u64> {
+        None
+    }
+
     fn read_bar(&self, _offset: u64, data: &mut [u8]) {
         data.fill(0xff);
     }

@@ -116,6 +116,7 @@ impl Guest for PciGuest {
             id: WorkerId(3),
             bar: BAR,
             lines: Box::new(lines.clone()),
+            doorbells: Box::new(()),
             kick: EventFd::new(EFD_NONBLOCK).expect("the host has an eventfd"),
         };
         let vectors = crate::virtio::transport::pci::vectors(&device.traits());

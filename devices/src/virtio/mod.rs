@@ -29,6 +29,7 @@ pub use net::Net;
 pub use pmem::Pmem;
 pub use rng::Rng;
 pub use transport::MmioTransport;
+pub use virtio_bindings::virtio_ids::{VIRTIO_ID_BLOCK, VIRTIO_ID_NET, VIRTIO_ID_PMEM};
 pub use vsock::Vsock;
 
 /// The source that reports the driver's kicks. The counter is never read: the loop watches for edges, and

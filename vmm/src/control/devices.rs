@@ -4,20 +4,21 @@ use devices::virtio::VirtioDevice;
 use devices::virtio::block::{self, Block, BlockChange, DiskError, VhostUserBlock};
 use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
-use vm_config::{Drive, DrivePatch, Entropy, NetworkInterface, NetworkInterfacePatch};
+use vm_config::{Drive, DrivePatch, Entropy, MacAddress, NetworkInterface, NetworkInterfacePatch};
 
 use super::{
     AFTER_START, ANY_STATE, BEFORE_START, Command, CommandError, DriveError, DrivePatchError,
-    NetworkError,
+    HotplugError, NetworkError,
 };
 use crate::configuration::Attachment;
+use crate::machine::RunningMachine;
 use crate::{Lifecycle, Vm, process};
 
 /// The most drives, and the most interfaces, that can be described: more than a machine has room for, which
 /// `InstanceStart` tells, and few enough for the descriptors they hold until then.
 pub(super) const MAX_DESCRIBED: usize = 64;
 
-/// `PUT /drives/{id}`. After the start, nothing can be added: there is no PCI bus.
+/// `PUT /drives/{id}`. After the start, it is put on the PCI bus.
 pub struct PutDrive(pub Drive);
 /// `PATCH /network-interfaces/{id}`.
 pub struct PatchNetworkInterface(pub NetworkInterfacePatch);
@@ -35,7 +36,15 @@ impl Command for PutDrive {
     const ALLOWED: &'static [Lifecycle] = ANY_STATE;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
-        refuse_hotplug(vm)?;
+        match vm.lifecycle {
+            Lifecycle::NotStarted => self.describe(vm),
+            Lifecycle::Running | Lifecycle::Paused => self.plug(vm),
+        }
+    }
+}
+
+impl PutDrive {
+    fn describe(self, vm: &mut Vm) -> Result<(), CommandError> {
         let drive = self.0;
         let drives = &mut vm.config.drives;
         let is_other_root = |other: &Attachment<Drive, Box<dyn VirtioDevice>>| {
@@ -75,6 +84,21 @@ impl Command for PutDrive {
                 drives.insert(index, attachment);
             }
         }
+        Ok(())
+    }
+
+    fn plug(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let (drive, id) = (&self.0, self.0.drive_id.clone());
+        let machine = machine_with_pci(&mut vm.machine)?;
+        if vm.config.drives.iter().any(|d| d.config.drive_id == id) {
+            return Err(HotplugError::InUse.into());
+        }
+        if drive.is_root_device {
+            return Err(DriveError::RootExists.into());
+        }
+        let device = Block::open(drive, &vm.config.ring).map_err(DriveError::Create)?;
+        machine.plug(id, Box::new(device), None, &vm.sender)?;
+        vm.config.drives.push(Attachment::taken(self.0));
         Ok(())
     }
 }
@@ -129,19 +153,18 @@ impl Command for PutNetworkInterface {
     const ALLOWED: &'static [Lifecycle] = ANY_STATE;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
-        refuse_hotplug(vm)?;
+        match vm.lifecycle {
+            Lifecycle::NotStarted => self.describe(vm),
+            Lifecycle::Running | Lifecycle::Paused => self.plug(vm),
+        }
+    }
+}
+
+impl PutNetworkInterface {
+    fn describe(self, vm: &mut Vm) -> Result<(), CommandError> {
         let interface = self.0;
         let interfaces = &mut vm.config.network_interfaces;
-        let others = interfaces
-            .iter()
-            .filter(|other| other.config.iface_id != interface.iface_id);
-        if let Some(mac) = interface.guest_mac
-            && others
-                .clone()
-                .any(|other| other.config.guest_mac == Some(mac))
-        {
-            return Err(NetworkError::MacInUse(mac).into());
-        }
+        check_mac(&interface, interfaces)?;
         let place = interfaces
             .iter()
             .position(|other| other.config.iface_id == interface.iface_id);
@@ -162,6 +185,36 @@ impl Command for PutNetworkInterface {
             None => interfaces.push(attachment),
         }
         Ok(())
+    }
+
+    fn plug(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let (interface, id) = (&self.0, self.0.iface_id.clone());
+        let machine = machine_with_pci(&mut vm.machine)?;
+        let interfaces = &mut vm.config.network_interfaces;
+        if interfaces.iter().any(|other| other.config.iface_id == id) {
+            return Err(HotplugError::InUse.into());
+        }
+        check_mac(interface, interfaces)?;
+        Net::check(interface).map_err(NetworkError::Create)?;
+        let device = Net::open(interface).map_err(NetworkError::Create)?;
+        machine.plug(id, Box::new(device), None, &vm.sender)?;
+        interfaces.push(Attachment::taken(self.0));
+        Ok(())
+    }
+}
+
+/// Refuses an address that another interface has.
+fn check_mac(
+    interface: &NetworkInterface,
+    interfaces: &[Attachment<NetworkInterface, Net>],
+) -> Result<(), NetworkError> {
+    let is_taken = |mac: &MacAddress| {
+        let mut others = interfaces.iter().map(|other| &other.config);
+        others.any(|other| other.iface_id != interface.iface_id && other.guest_mac == Some(*mac))
+    };
+    match interface.guest_mac.filter(is_taken) {
+        Some(mac) => Err(NetworkError::MacInUse(mac)),
+        None => Ok(()),
     }
 }
 
@@ -211,11 +264,15 @@ impl Command for PutEntropy {
     }
 }
 
-/// Refuses a device for a microVM that was started.
-pub(super) fn refuse_hotplug(vm: &Vm) -> Result<(), CommandError> {
-    match vm.lifecycle {
-        Lifecycle::NotStarted => Ok(()),
-        Lifecycle::Running | Lifecycle::Paused => Err(CommandError::NoPci),
+/// The started machine, if devices can be added to it.
+pub(super) fn machine_with_pci(
+    machine: &mut Option<RunningMachine>,
+) -> Result<&mut RunningMachine, CommandError> {
+    let machine = machine.as_mut().ok_or(CommandError::BeforeStart)?;
+    if machine.has_pci() {
+        Ok(machine)
+    } else {
+        Err(CommandError::NoPci)
     }
 }
 
@@ -224,20 +281,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::configuration::Configuration;
-    use crate::control::Mailbox;
-    use crate::event_loop::EventLoop;
-
-    fn vm() -> Vm {
-        let (_, mailbox) = Mailbox::new().unwrap();
-        Vm {
-            lifecycle: Lifecycle::NotStarted,
-            config: Configuration::default(),
-            machine: None,
-            event_loop: EventLoop::new(mailbox.receiver).unwrap(),
-            sender: mailbox.sender,
-        }
-    }
+    use crate::vm::tests::vm;
 
     #[test]
     fn drives_are_bounded_and_can_still_be_replaced() {

@@ -12,7 +12,9 @@ use vm_config::{MacAddress, MachineError};
 
 use super::balloon::{BalloonConfigError, BalloonUpdateError};
 use super::devices::MAX_DESCRIBED;
+use super::hotplug::REMOVAL_TIMEOUT;
 use super::pmem::PmemConfigError;
+use crate::attach::AttachError;
 use crate::boot::cmdline::CmdlineError;
 use crate::builder::StartError;
 
@@ -29,6 +31,12 @@ pub enum CommandError {
     /// A device for a microVM that runs; only a PCI bus could take it.
     #[error("PCI is not enabled")]
     NoPci,
+    /// `PUT` of a device for a microVM that runs.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// `PUT` and `DELETE` of devices of a microVM that runs.
+    #[error(transparent)]
+    Hotplug(#[from] HotplugError),
     /// `PUT`, `PATCH /machine-config`.
     #[error("Machine config error")]
     Machine(#[source] MachineError),
@@ -93,6 +101,31 @@ pub enum BootSourceError {
     /// The command line.
     #[error(transparent)]
     CommandLine(#[from] CmdlineError),
+}
+
+/// A device that cannot be added, or cannot go.
+#[derive(Debug, thiserror::Error)]
+pub enum HotplugError {
+    /// The name is taken.
+    #[error("Device ID in use; choose another id, or DELETE the device that has it")]
+    InUse,
+    /// No device of that name.
+    #[error("Device not found")]
+    NotFound,
+    /// The guest runs from it.
+    #[error("Cannot unplug root device")]
+    Root,
+    /// Nobody runs who could let it go.
+    #[error(
+        "the guest uses the device and is paused; resume it, or send the DELETE with ?force=true"
+    )]
+    Paused,
+    /// The guest did not let it go.
+    #[error(
+        "the guest did not let go of the device within {} s, so it stays; check that the guest's kernel has ACPI hot plug for PCI (CONFIG_HOTPLUG_PCI_ACPI), take the device out of use there, or send the DELETE with ?force=true",
+        REMOVAL_TIMEOUT.as_secs()
+    )]
+    NoAnswer,
 }
 
 /// A drive that cannot be.

@@ -9,6 +9,7 @@ mod boot;
 mod console;
 mod devices;
 mod error;
+mod hotplug;
 mod machine;
 mod pmem;
 mod serial;
@@ -25,7 +26,11 @@ pub use console::PutConsole;
 pub use devices::{
     PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface, PutVsock,
 };
-pub use error::{BootSourceError, CommandError, DriveError, DrivePatchError, NetworkError};
+pub use error::{
+    BootSourceError, CommandError, DriveError, DrivePatchError, HotplugError, NetworkError,
+};
+pub(crate) use hotplug::Removals;
+pub use hotplug::{Consent, Done, RemovableKind, RemoveDevice};
 pub use machine::{GetMachine, PatchMachine, PutMachine};
 pub use pmem::{PatchPmem, PmemConfigError, PutPmem};
 pub use serial::PutSerial;

@@ -3,12 +3,12 @@
 use devices::virtio::Pmem;
 use vm_config::{PmemConfig, PmemPatch};
 
-use super::devices::{MAX_DESCRIBED, refuse_hotplug};
-use super::{AFTER_START, ANY_STATE, Command, CommandError};
-use crate::pmem::PmemError;
+use super::devices::{MAX_DESCRIBED, machine_with_pci};
+use super::{AFTER_START, ANY_STATE, Command, CommandError, HotplugError};
+use crate::pmem::{self, OpenPmem, PmemError};
 use crate::{Lifecycle, Vm};
 
-/// `PUT /pmem/{id}`. After the start, as with a drive.
+/// `PUT /pmem/{id}`. After the start, it is put on the PCI bus.
 pub struct PutPmem(pub PmemConfig);
 /// `PATCH /pmem/{id}`.
 pub struct PatchPmem(pub PmemPatch);
@@ -41,9 +41,17 @@ impl Command for PutPmem {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = ANY_STATE;
 
-    /// The file is opened at the start.
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
-        refuse_hotplug(vm)?;
+        match vm.lifecycle {
+            Lifecycle::NotStarted => self.describe(vm),
+            Lifecycle::Running | Lifecycle::Paused => self.plug(vm),
+        }
+    }
+}
+
+impl PutPmem {
+    /// The file is opened at the start.
+    fn describe(self, vm: &mut Vm) -> Result<(), CommandError> {
         let pmem = self.0;
         let config = &mut vm.config;
         if pmem.root_device {
@@ -62,6 +70,29 @@ impl Command for PutPmem {
             None if count >= MAX_DESCRIBED => return Err(PmemConfigError::TooMany.into()),
             None => config.pmem.push(pmem),
         }
+        Ok(())
+    }
+
+    fn plug(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let (stated, id) = (&self.0, self.0.id.clone());
+        let machine = machine_with_pci(&mut vm.machine)?;
+        if vm.config.pmem.iter().any(|other| other.id == id) {
+            return Err(HotplugError::InUse.into());
+        }
+        if stated.root_device {
+            let mut drives = vm.config.drives.iter();
+            let has_root_drive = drives.any(|drive| drive.config.is_root_device);
+            return Err(if has_root_drive {
+                PmemConfigError::RootIsDrive
+            } else {
+                PmemConfigError::RootExists
+            }
+            .into());
+        }
+        let opened = pmem::open(stated, machine.vm().memory_slots());
+        let OpenPmem { device, slot } = opened.map_err(PmemConfigError::Create)?;
+        machine.plug(id, Box::new(device), Some(slot), &vm.sender)?;
+        vm.config.pmem.push(self.0);
         Ok(())
     }
 }

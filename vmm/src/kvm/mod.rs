@@ -9,9 +9,11 @@ mod routing;
 mod slots;
 mod vcpu;
 mod vm;
+mod wires;
 
 pub use error::KvmError;
 pub use routing::InterruptRoutes;
 pub use slots::{MemorySlot, MemorySlots};
 pub use vcpu::{BootState, EntryState, Kick, Turn, Vcpu};
 pub use vm::{Host, InterruptControllers, KvmVm};
+pub use wires::WiredLine;

@@ -4,6 +4,7 @@
 //! vector means is a table that user space writes whole (KVM API 4.52 `KVM_SET_GSI_ROUTING`).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use devices::legacy::ioapic::{Message, PINS, PinRouter};
@@ -52,11 +53,22 @@ impl InterruptRoutes {
     /// When KVM refuses the table; the route is then as before.
     pub fn set(&self, gsi: u32, message: Option<Message>) -> Result<(), KvmError> {
         let mut table = self.table.lock().expect("no holder of this lock panics");
-        table.change(gsi, message, |routing| {
-            self.vm
-                .set_gsi_routing(routing)
-                .map_err(KvmError::call("KVM_SET_GSI_ROUTING"))
-        })
+        table.change(gsi, message, |routing| self.tell(routing))
+    }
+
+    /// Removes what the GSIs of `gsis` stand for, and tells KVM once, if any stood for something.
+    ///
+    /// # Errors
+    /// When KVM refuses the table; the routes are gone from the next one.
+    pub fn remove(&self, gsis: Range<u32>) -> Result<(), KvmError> {
+        let mut table = self.table.lock().expect("no holder of this lock panics");
+        table.remove(gsis, |routing| self.tell(routing))
+    }
+
+    fn tell(&self, routing: &KvmIrqRouting) -> Result<(), KvmError> {
+        self.vm
+            .set_gsi_routing(routing)
+            .map_err(KvmError::call("KVM_SET_GSI_ROUTING"))
     }
 }
 
@@ -70,15 +82,33 @@ impl Table {
         tell: impl FnOnce(&KvmIrqRouting) -> Result<(), E>,
     ) -> Result<(), E> {
         let before = self.replace(gsi, message);
-        let mut entries = self.wired.clone();
-        entries.extend(self.messages.iter().map(|(&gsi, &msi)| entry(gsi, msi)));
-        let routing = KvmIrqRouting::from_entries(&entries)
-            .expect("at most 31 times 128 messages and 40 wired entries; 4096 fit");
-        let told = tell(&routing);
+        let told = tell(&self.routing());
         if told.is_err() {
             self.replace(gsi, before);
         }
         told
+    }
+
+    /// Removes all routes of `gsis`, and tells if there were any.
+    fn remove<E>(
+        &mut self,
+        gsis: Range<u32>,
+        tell: impl FnOnce(&KvmIrqRouting) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let count = self.messages.len();
+        self.messages.retain(|gsi, _| !gsis.contains(gsi));
+        if self.messages.len() == count {
+            return Ok(());
+        }
+        tell(&self.routing())
+    }
+
+    /// The whole table as KVM takes it.
+    fn routing(&self) -> KvmIrqRouting {
+        let mut entries = self.wired.clone();
+        entries.extend(self.messages.iter().map(|(&gsi, &msi)| entry(gsi, msi)));
+        KvmIrqRouting::from_entries(&entries)
+            .expect("at most 31 times 128 messages and 40 wired entries; 4096 fit")
     }
 
     fn replace(&mut self, gsi: u32, message: Option<Message>) -> Option<Message> {
@@ -159,6 +189,26 @@ mod tests {
         }
         assert_eq!(told, [5, 6]);
         assert_eq!(table.messages.get(&5).copied(), message(0x31));
+    }
+
+    #[test]
+    fn removed_routes_are_told_once_and_only_if_there_were_any() {
+        let mut table = Table::default();
+        for gsi in [5, 128, 130] {
+            table
+                .change(gsi, message(gsi), |_| Ok::<_, ()>(()))
+                .unwrap();
+        }
+        let mut told = Vec::new();
+        for _ in 0..2 {
+            let tell = |routing: &KvmIrqRouting| {
+                let gsis = routing.as_slice().iter().map(|entry| entry.gsi);
+                told.push(gsis.collect::<Vec<_>>());
+                Ok::<_, ()>(())
+            };
+            table.remove(128..256, tell).unwrap();
+        }
+        assert_eq!(told, [[5]]);
     }
 
     #[test]

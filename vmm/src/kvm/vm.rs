@@ -1,6 +1,7 @@
 //! A KVM virtual machine: memory slots, interrupt controllers, and the descriptors wired to it.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use devices::GuestMemory;
@@ -8,6 +9,7 @@ use kvm_bindings::{CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enab
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::wires::{WiredDoorbells, WiredLine};
 use super::{InterruptRoutes, KvmError, MemorySlots, Vcpu};
 use crate::arch::x86_64::layout::{IOAPIC_PINS, KVM_TSS_START};
 use crate::memory::AboveRam;
@@ -198,14 +200,24 @@ impl KvmVm {
         Ok(Vcpu::new(index, fd))
     }
 
-    /// Makes a write to `line` an interrupt on `gsi`.
+    /// Makes a write to `line` an interrupt on `gsi`, as long as it is kept.
     ///
     /// # Errors
     /// When KVM refuses.
-    pub fn wire_interrupt(&self, line: &EventFd, gsi: u32) -> Result<(), KvmError> {
-        self.fd
-            .register_irqfd(line, gsi)
-            .map_err(KvmError::call("KVM_IRQFD"))
+    pub fn wire_interrupt(&self, line: EventFd, gsi: u32) -> Result<WiredLine, KvmError> {
+        WiredLine::new(Arc::clone(&self.fd), line, gsi)
+    }
+
+    /// Makes any guest write to one of `offsets` in a window a write to `kick`, as long as this is kept. The window is in
+    /// `places`, and said later.
+    #[must_use]
+    pub fn wire_doorbells(
+        &self,
+        kick: EventFd,
+        offsets: Vec<u64>,
+        places: Range<u64>,
+    ) -> WiredDoorbells {
+        WiredDoorbells::new(Arc::clone(&self.fd), kick, offsets, places)
     }
 
     /// Makes any guest write to `address` a write to `kick`, whatever its width and value.

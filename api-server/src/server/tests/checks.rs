@@ -404,12 +404,9 @@ fn endpoints_of_later_builds_are_refused_by_name() {
             ),
             ("PATCH", "/balloon/hinting/stop", "", BEFORE),
             ("PATCH", "/balloon/hinting/x", "", "Empty PATCH request."),
-            (
-                "DELETE",
-                "/pmem/a/x",
-                "",
-                "DELETE /pmem/{id} is not supported by this build",
-            ),
+            ("DELETE", "/pmem/a/x?force=1", "", "Unknown query `force=1`"),
+            ("DELETE", "/drives/a?", "", "Unknown query ``"),
+            ("PUT", "/drives/a?force=true", "x", "API Resource IDs can"),
             (
                 "GET",
                 "/hotplug/memory",

@@ -160,6 +160,18 @@ impl Slot {
         self.lock().negotiation.is_driver_ok()
     }
 
+    /// A driver has found the device and not given it back by a reset (virtio 1.2 §2.1).
+    #[must_use]
+    pub fn is_claimed(&self) -> bool {
+        self.lock().negotiation.has_driver()
+    }
+
+    /// The virtio device type (virtio 1.2 §5).
+    #[must_use]
+    pub fn device_type(&self) -> u32 {
+        self.traits.device_type
+    }
+
     /// Tells the driver that the configuration space changed (virtio 1.2 §2.5): with an interrupt if it has
     /// started the device (§2.1.2), else by the generation alone.
     pub fn notify_config_change(&self) {

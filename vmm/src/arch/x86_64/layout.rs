@@ -106,6 +106,8 @@ pub const PCI_CONFIG_PORTS: u16 = 0xcf8;
 pub const POWER_PORTS: u16 = 0x600;
 /// The port of `devices::acpi::events`.
 pub const EVENTS_PORT: u16 = 0x603;
+/// Which PCI slots changed: the 16 ports of `devices::pci::hotplug`.
+pub const PCI_HOTPLUG_PORTS: u16 = 0x500;
 /// The port of `devices::acpi::panic`.
 pub const PANIC_PORT: u16 = 0x604;
 

@@ -25,7 +25,7 @@ use super::{CausesState, RestoreError, Transport};
 use crate::GuestMemory;
 use crate::pci::config::Written;
 use crate::pci::msix::MESSAGE_CONTROL;
-use crate::pci::{Bar, ConfigurationSpace, Function, MessageLines, Msix, MsixState};
+use crate::pci::{Bar, ConfigurationSpace, Doorbells, Function, MessageLines, Msix, MsixState};
 use crate::virtio::queue::QueueState;
 use crate::virtio::{Traits, VirtioDevice, WorkerId, WorkerLoop};
 
@@ -66,8 +66,10 @@ pub struct PciPlacement {
     pub bar: Bar,
     /// The interrupts: [`vectors`] of them.
     pub lines: Box<dyn MessageLines>,
-    /// Does not block (`EFD_NONBLOCK`); an ioeventfd at each [`notify_offset`] writes it.
+    /// Does not block (`EFD_NONBLOCK`).
     pub kick: EventFd,
+    /// Has an ioeventfd at each [`notify_offset`] write `kick`.
+    pub doorbells: Box<dyn Doorbells>,
 }
 
 /// One virtio device as a PCI function.
@@ -75,7 +77,7 @@ pub struct PciTransport {
     slot: Slot,
     interrupt: Arc<MessageInterrupt>,
     msix: Arc<Msix>,
-    bar: Bar,
+    doorbells: Box<dyn Doorbells>,
     capabilities: Capabilities,
     configuration: Mutex<ConfigurationSpace>,
 }
@@ -99,7 +101,7 @@ impl PciTransport {
             slot: Slot::new(id, device, memory, interrupt.clone(), kick, workers),
             interrupt,
             msix,
-            bar: place.bar,
+            doorbells: place.doorbells,
             capabilities,
             configuration: Mutex::new(space),
         }
@@ -347,7 +349,12 @@ impl Function for PciTransport {
 
     fn write_config(&self, offset: u16, data: &[u8]) {
         let mut space = self.configuration();
+        let before = Bar::decoded(&space);
         space.write(offset, data);
+        // While the space is locked, as below.
+        if let Some(address) = Bar::decoded(&space).filter(|after| Some(*after) != before) {
+            self.doorbells.move_to(address);
+        }
         let access = self.capabilities.window_access(&space, offset);
         let [low, high, ..] = space
             .word(self.capabilities.msix + MESSAGE_CONTROL)
@@ -362,18 +369,16 @@ impl Function for PciTransport {
         }
     }
 
+    fn window(&self) -> Option<u64> {
+        Bar::decoded(&self.configuration())
+    }
+
     fn read_bar(&self, offset: u64, data: &mut [u8]) {
-        if self.bar.is_decoded(&self.configuration()) {
-            self.read_window(offset, data);
-        } else {
-            data.fill(0xff);
-        }
+        self.read_window(offset, data);
     }
 
     fn write_bar(&self, offset: u64, data: &[u8]) {
-        if self.bar.is_decoded(&self.configuration()) {
-            self.write_window(offset, data);
-        }
+        self.write_window(offset, data);
     }
 }
 

@@ -4,8 +4,8 @@ use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Arg, Device, EISAName, Equal, Field, FieldAccessType,
     FieldEntry, FieldLockRule, FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method,
-    Name, Notify, ONE, OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store,
-    ZERO,
+    MethodCall, Name, Notify, ONE, OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Scope,
+    Store, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 use devices::acpi::clock::PAGE_LEN;
@@ -16,7 +16,7 @@ use super::super::layout::{
     COM1_PORT, EVENTS_PORT, GSI_COM1, GSI_DEVICE_FIRST, GSI_EVENTS, GSI_KEYBOARD,
     I8042_COMMAND_PORT, I8042_DATA_PORT, PANIC_PORT,
 };
-use super::pci::host_bridge;
+use super::pci::{PCI_SLOTS_CHANGED, host_bridge};
 use super::{Machine, MmioDevice, OEM_ID, OEM_REVISION, bytes_of};
 
 /// Bytes of a table header (§5.2.6).
@@ -37,10 +37,11 @@ pub(super) fn dsdt(machine: &Machine<'_>) -> Vec<u8> {
     let generation = generation(machine.generation_id.0);
     let clock = clock(machine.vm_clock.0);
     nodes.extend([com1(), ps2(), generation, clock]);
-    nodes.extend([power_button(), panic_notice(), events()]);
+    nodes.extend([power_button(), panic_notice()]);
     if machine.has_pci {
         nodes.push(host_bridge());
     }
+    nodes.push(events(machine.has_pci));
     let children = nodes.iter().map(|node| node as &dyn Aml).collect();
     let aml = bytes_of(&Scope::new(Path::new("_SB_"), children));
     let mut table = Sdt::new(
@@ -181,7 +182,7 @@ fn off() -> Vec<u8> {
 }
 
 /// The generic event device (§5.6.9): its interrupts are events of other devices.
-fn events() -> Encoded {
+fn events(has_pci: bool) -> Encoded {
     let interrupt = edge_interrupt(GSI_EVENTS);
     let port = OpRegion::new(
         Path::new("EVTR"),
@@ -196,11 +197,15 @@ fn events() -> Encoded {
         FieldUpdateRule::Preserve,
         vec![FieldEntry::Named(*b"EVTS", 8)],
     );
-    let dispatch = [
+    let mut dispatch = vec![
         notify_on(Event::Generation, GENERATION),
         notify_on(Event::Clock, CLOCK),
         notify_on(Event::PowerButton, POWER_BUTTON),
     ];
+    if has_pci {
+        let look = MethodCall::new(Path::new(PCI_SLOTS_CHANGED), Vec::new());
+        dispatch.push(do_on(Event::PciSlots, &look));
+    }
     let register_name = Path::new("EVTS");
     let take = Store::new(&Local(0), &register_name);
     let mut steps: Vec<&dyn Aml> = vec![&take];
@@ -222,9 +227,13 @@ fn events() -> Encoded {
 
 /// Notifies `device` with 0x80 when the events in `Local0` have `event`.
 fn notify_on(event: Event, device: &str) -> Encoded {
+    let device = Path::new(device);
+    do_on(event, &Notify::new(&device, &0x80_u8))
+}
+
+/// Does `step` when the events in `Local0` have `event`.
+fn do_on(event: Event, step: &dyn Aml) -> Encoded {
     let bit = event as u8;
     let has_happened = And::new(&ZERO, &Local(0), &bit);
-    let device = Path::new(device);
-    let notify = Notify::new(&device, &0x80_u8);
-    Encoded(bytes_of(&If::new(&has_happened, vec![&notify])))
+    Encoded(bytes_of(&If::new(&has_happened, vec![step])))
 }

@@ -219,3 +219,33 @@ fn the_panic_notice_is_a_port() {
     // One port, 0x604 (§6.4.2.5).
     assert!(find(&[0x47, 1, 0x04, 0x06, 0x04, 0x06, 1, 1]));
 }
+
+#[test]
+fn slots_but_the_first_can_be_let_go_and_the_event_device_tells_of_them() {
+    let with_pci = Machine {
+        has_pci: true,
+        ..machine(1, &[])
+    };
+    let dsdt = tables(&with_pci).pop().unwrap();
+    let find = |needle: &[u8]| dsdt.windows(needle.len()).any(|w| w == needle);
+    // OperationRegion (PSLR, SystemIO, 0x500, 16), Field (PSLR, DWordAcc, NoLock, Preserve) { ... } of four words.
+    assert!(find(
+        b"\x5b\x80PSLR\x01\x0b\x00\x05\x0a\x10\x5b\x81\x1aPSLR\x03PSIN\x20PSAS\x20PSCD\x20PSRE\x20"
+    ));
+    // Device (S003) { _ADR, _SUN, Method (_EJ0, 1, Serialized) { Store (8, PSRE) } }.
+    assert!(find(
+        b"S003\x08_ADR\x0c\x00\x00\x03\x00\x08_SUN\x0a\x03\x14\x0d_EJ0\x09\x70\x0a\x08PSRE"
+    ));
+    let ejects = dsdt.windows(4).filter(|w| w == b"_EJ0").count();
+    assert_eq!(ejects, 31);
+    // If (And (Local0, 8)) { Notify (S003, 1) }, and 3 for the other register.
+    for notification in [b"\x01", b"\x0a\x03" as &[u8]] {
+        let notify = [b"\x7b\x60\x0a\x08\x00\x86S003", notification].concat();
+        assert!(find(&notify), "{notification:?}");
+    }
+    // If (PSCD) { Notify (\_SB.PC00, 0) }.
+    assert!(find(b"PSCD\x86\\\x2e_SB_PC00\x00"));
+    assert!(find(b"\x7b\x60\x0a\x08\x00\\\x2f\x03_SB_PC00PSCH"));
+    let without = tables(&machine(1, &[])).pop().unwrap();
+    assert!(!without.windows(4).any(|w| w == b"PSCH"));
+}
