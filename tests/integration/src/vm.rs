@@ -142,6 +142,7 @@ impl TestVm {
             "GET" => self.client.get(path, body),
             "PUT" => self.client.put(path, body),
             "PATCH" => self.client.patch(path, body),
+            "DELETE" => self.client.delete(path, body),
             other => panic!("no test uses {other}"),
         };
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.report()))
@@ -154,6 +155,21 @@ impl TestVm {
     pub fn put(&mut self, path: &str, body: &Value) {
         let answer = self.request("PUT", path, Some(body));
         assert_eq!(answer.status, 204, "PUT {path}: {:?}", answer.body);
+    }
+
+    /// Removes something that must go.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn delete(&mut self, path: &str) {
+        let answer = self.request("DELETE", path, None);
+        assert_eq!(
+            answer.status,
+            204,
+            "DELETE {path}: {:?}\n{}",
+            answer.body,
+            self.report()
+        );
     }
 
     /// Sends a request that must fail, and gives its `fault_message`.

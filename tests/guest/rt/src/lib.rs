@@ -22,6 +22,7 @@ pub mod device_memory;
 pub mod echo;
 pub mod gates;
 pub mod handed;
+pub mod hotplug;
 pub mod interrupts;
 pub mod keyboard;
 pub mod paging;

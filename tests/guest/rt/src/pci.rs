@@ -109,6 +109,15 @@ impl Function {
         u64::from(high) << 32 | u64::from(low & !0xf)
     }
 
+    /// Puts the window, of the first base address register, at `address`; decoding is off meanwhile, as Linux has it.
+    pub fn move_window(self, address: u64) {
+        let [a, b, c, d, e, f, g, h] = address.to_le_bytes();
+        self.write(header::COMMAND, 0_u16);
+        self.write(header::BASE_ADDRESS_0, u32::from_le_bytes([a, b, c, d]));
+        self.write(header::BASE_ADDRESS_0 + 4, u32::from_le_bytes([e, f, g, h]));
+        self.enable();
+    }
+
     /// Lets it answer in its window and send messages.
     pub fn enable(self) {
         self.write(header::COMMAND, COMMAND_MEMORY_AND_MASTER);

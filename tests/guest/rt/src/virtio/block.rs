@@ -121,6 +121,11 @@ impl Disk {
         Self::start(device, event_index)
     }
 
+    /// Starts the disk that is this PCI function.
+    pub fn at(function: crate::pci::Function) -> Self {
+        Self::start(Device::at(function), 0)
+    }
+
     /// The same with `wanted` features too, as far as they are offered.
     pub fn open_with(boot: &BootInfo, wanted: u64) -> Self {
         let disk = Self::open(boot);

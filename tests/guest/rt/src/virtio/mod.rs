@@ -86,6 +86,18 @@ impl Device {
         }
     }
 
+    /// The device that is this PCI function.
+    pub fn at(function: crate::pci::Function) -> Self {
+        Self::Pci(PciWindow::new(function))
+    }
+
+    /// Finds the device, as a driver does that has yet to set it up (§3.1.1, steps 1 to 3).
+    pub fn claim(self) {
+        self.reset();
+        self.set_status(status::ACKNOWLEDGE);
+        self.set_status(status::ACKNOWLEDGE | status::DRIVER);
+    }
+
     /// Has the interrupts of every queue raise `vector` on the calling processor. On PCI between
     /// [`set_up_queue`](Self::set_up_queue) and the first interrupt.
     pub fn route_interrupts(self, vector: DeviceVector) {
@@ -138,10 +150,7 @@ impl Device {
     /// Resets the device and agrees on `wanted` and VERSION_1, as far as offered (§3.1.1, steps 1 to
     /// 6). Returns what was agreed on.
     pub fn negotiate(self, wanted: u64) -> u64 {
-        self.reset();
-        self.set_status(status::ACKNOWLEDGE);
-        self.set_status(status::ACKNOWLEDGE | status::DRIVER);
-
+        self.claim();
         let offered = self.offered_features();
         crate::check!(
             offered & VIRTIO_F_VERSION_1 != 0,

@@ -59,7 +59,7 @@ impl PciWindow {
             .map(Self::new)
     }
 
-    fn new(function: Function) -> Self {
+    pub(super) fn new(function: Function) -> Self {
         function.enable();
         let (notify, notify_capability) = structure(function, NOTIFY);
         Self {
