@@ -93,6 +93,14 @@ impl Vm {
         Ok(())
     }
 
+    /// Removes something that must go.
+    pub fn delete(&mut self, path: &str) -> Result<()> {
+        println!("DELETE {path}");
+        let answer = self.api.delete(path, None)?;
+        ensure!(answer.status == 204, unexpected("DELETE", path, &answer));
+        Ok(())
+    }
+
     /// Asks for something that must be there.
     pub fn get(&mut self, path: &str) -> Result<Value> {
         let answer = self.api.get(path, None)?;

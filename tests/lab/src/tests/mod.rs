@@ -7,6 +7,7 @@ mod disk;
 mod drives;
 mod everything;
 mod fio;
+mod hotplug;
 mod iperf;
 mod net;
 mod pci;
@@ -49,6 +50,7 @@ tests! {
     everything::all_devices_on_pci 600,
     boot::sees_four_cpus 180,
     boot::sees_two_cpus 180,
+    hotplug::devices_come_and_go_by_themselves 240,
     disk::file_system_keeps_a_file 180,
     disk::bare_disk_is_the_image_file 180,
     disk::read_only_disk_stays_as_it_is 180,
