@@ -43,6 +43,8 @@ type Functions = [Option<Arc<dyn Function>>; DEVICES as usize];
 /// The bus. Devices may come and go while vCPUs look at it.
 pub struct PciBus {
     functions: RwLock<Functions>,
+    /// Where the windows were of functions that were pulled out, until their slots are taken again.
+    pulled_out: RwLock<[Option<u64>; DEVICES as usize]>,
 }
 
 impl Default for PciBus {
@@ -52,6 +54,7 @@ impl Default for PciBus {
         functions[0] = Some(Arc::new(HostBridge::default()));
         Self {
             functions: RwLock::new(functions),
+            pulled_out: RwLock::default(),
         }
     }
 }
@@ -70,6 +73,8 @@ impl PciBus {
             Some(slot @ None) => *slot = Some(function),
             _ => return Err(SlotError(device)),
         }
+        drop(functions);
+        self.note_pulled_out(device, None);
         Ok(())
     }
 
@@ -80,6 +85,37 @@ impl PciBus {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         functions.get_mut(usize::from(device))?.take()
+    }
+
+    /// The same with a function that a driver in the guest has. Its window reads as zeros from now on: Linux resets a device
+    /// that is gone, and waits without end for a status of 0 (`drivers/virtio/virtio_pci_modern.c`, `vp_reset`).
+    pub fn pull_out(&self, device: u8) -> Option<Arc<dyn Function>> {
+        let function = self.remove(device)?;
+        self.note_pulled_out(device, function.window());
+        Some(function)
+    }
+
+    fn note_pulled_out(&self, device: u8, window: Option<u64>) {
+        let mut pulled_out = self
+            .pulled_out
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = pulled_out.get_mut(usize::from(device)) {
+            *place = window;
+        }
+    }
+
+    /// What reads where nobody answers: the window at `address` of a function that was pulled out, or nothing.
+    fn silence(&self, address: u64) -> u8 {
+        let pulled_out = self
+            .pulled_out
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if pulled_out.contains(&Some(address)) {
+            0
+        } else {
+            0xff
+        }
     }
 
     /// The function whose window is at `address`. That of slot `device`, to which the place was assigned, goes before
@@ -230,7 +266,10 @@ impl Registers for BarWindows {
     fn read(&self, offset: u64, data: &mut [u8]) {
         match self.at(offset, data.len()) {
             Some((function, within)) => function.read_bar(within, data),
-            None => data.fill(0xff),
+            None => {
+                let window = self.start.saturating_add(offset - offset % BAR_LEN);
+                data.fill(self.bus.silence(window));
+            }
         }
     }
 
@@ -393,6 +432,20 @@ mod tests {
         assert_eq!(read(&memory, 0x1_8000), [0xff; 4]);
         assert_eq!(Arc::strong_count(&echo), 1);
         assert_eq!(bus.insert(3, echo), Ok(()));
+    }
+
+    #[test]
+    fn the_window_of_a_function_that_was_pulled_out_reads_as_zeros_until_its_slot_is_taken() {
+        let (bus, echo) = bus();
+        echo.move_to(9);
+        bus.pull_out(3);
+        let windows = BarWindows::new(bus.clone(), START);
+        assert_eq!(read(&windows, 9 * BAR_LEN + 20), [0]);
+        assert_eq!(read(&windows, 3 * BAR_LEN + 20), [0xff]);
+        assert_eq!(read(&ConfigMemory(bus.clone()), 0x1_8000), [0xff; 4]);
+        let other = Arc::new(Echo::default());
+        bus.insert(3, other).unwrap();
+        assert_eq!(read(&windows, 9 * BAR_LEN + 20), [0xff]);
     }
 
     #[test]

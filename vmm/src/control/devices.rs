@@ -12,6 +12,7 @@ use super::{
 };
 use crate::configuration::Attachment;
 use crate::machine::RunningMachine;
+use crate::memory::Sharing;
 use crate::{Lifecycle, Vm, process};
 
 /// The most drives, and the most interfaces, that can be described: more than a machine has room for, which
@@ -96,8 +97,11 @@ impl PutDrive {
         if drive.is_root_device {
             return Err(DriveError::RootExists.into());
         }
-        let device = Block::open(drive, &vm.config.ring).map_err(DriveError::Create)?;
-        machine.plug(id, Box::new(device), None, &vm.sender)?;
+        if drive.socket.is_some() && vm.config.memory_sharing() == Sharing::Private {
+            return Err(HotplugError::PrivateMemory.into());
+        }
+        let device = block::open(drive, &vm.config.ring).map_err(DriveError::Create)?;
+        machine.plug(id, device, None, &vm.sender)?;
         vm.config.drives.push(Attachment::taken(self.0));
         Ok(())
     }

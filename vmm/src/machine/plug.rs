@@ -110,7 +110,10 @@ impl RunningMachine {
             self.park_vcpus(event_loop);
         }
         drop(event_loop.stop(attachment.transport.slot().id()));
-        let function = self.pci.as_ref().map(|pci| pci.bus.remove(device));
+        let function = self.pci.as_ref().map(|pci| match how {
+            Removal::Released => pci.bus.remove(device),
+            Removal::Unasked => pci.bus.pull_out(device),
+        });
         if lifecycle == Lifecycle::Running {
             self.run_vcpus();
         }
