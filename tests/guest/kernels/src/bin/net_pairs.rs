@@ -87,7 +87,8 @@ fn main(boot: &BootInfo) {
 
 /// Gives the device room for a frame.
 fn offer(pair: &mut Pair, slot: usize) {
-    let part = Part::writable(RECEIVED.address(slot * BUFFER_BYTES), BUFFER_BYTES as u32);
+    let buffer_len = u32::try_from(BUFFER_BYTES).unwrap_or(0);
+    let part = Part::writable(RECEIVED.address(slot * BUFFER_BYTES), buffer_len);
     let head = pair.receive.add(&[part]);
     pair.slots[usize::from(head)] = slot;
     pair.receive.kick();
@@ -126,7 +127,7 @@ fn ask(pair: &mut Pair, ip: [u8; 4], own_port: u16, port: u16) {
     ethernet[12..].copy_from_slice(&[0x08, 0x00]);
     // Version 4, 5 words, 64 hops, UDP (RFC 791).
     header[0] = 0x45;
-    header[3] = (IPV4 + UDP) as u8;
+    header[2..4].copy_from_slice(&length(IPV4 + UDP));
     header[8] = 64;
     header[9] = 17;
     header[12..16].copy_from_slice(&ip);
@@ -141,13 +142,19 @@ fn ask(pair: &mut Pair, ip: [u8; 4], own_port: u16, port: u16) {
     // No checksum (RFC 768).
     udp[..2].copy_from_slice(&own_port.to_be_bytes());
     udp[2..4].copy_from_slice(&port.to_be_bytes());
-    udp[5] = UDP as u8;
+    udp[4..6].copy_from_slice(&length(UDP));
 
     SENT.write(0, &frame);
+    let frame_len = u32::try_from(FRAME).unwrap_or(0);
     pair.transmit
-        .add(&[Part::readable(SENT.address(0), FRAME as u32)]);
+        .add(&[Part::readable(SENT.address(0), frame_len)]);
     pair.transmit.kick();
     let _ = pair.transmit.wait_used();
+}
+
+/// A length as headers have it.
+fn length(bytes: usize) -> [u8; 2] {
+    u16::try_from(bytes).unwrap_or(0).to_be_bytes()
 }
 
 /// The pair on which a datagram for `own_port` comes.
