@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use devices::Registers;
-use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, PciBus};
+use devices::pci::bus::BAR_LEN;
+use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, Function, PciBus};
 use devices::testing::{Guest, PciGuest};
 use fuzz::bytes::Bytes;
 use fuzz::kinds::{Host, Kind};
@@ -12,6 +13,10 @@ use libfuzzer_sys::fuzz_target;
 
 /// Slots of the bus that hold a device.
 const SLOTS: [u8; 3] = [1, 2, 31];
+/// Where the places for windows begin.
+const WINDOWS: u64 = 0x40_0000_0000;
+/// The register that says where a window is (PCI 3.0 §6.2.5.1).
+const BASE_ADDRESS_0: u16 = 0x10;
 
 fuzz_target!(|input: &[u8]| {
     let kinds = [Kind::Rng, Kind::BlockSync, Kind::Balloon];
@@ -20,10 +25,14 @@ fuzz_target!(|input: &[u8]| {
     for (slot, guest) in SLOTS.into_iter().zip(&guests) {
         bus.insert(slot, guest.transport.clone())
             .expect("the slot is free");
+        let window = WINDOWS + u64::from(slot) * BAR_LEN;
+        guest
+            .transport
+            .write_config(BASE_ADDRESS_0, &window.to_le_bytes());
     }
     let ports = ConfigPorts::new(Arc::clone(&bus));
     let space = ConfigMemory(Arc::clone(&bus));
-    let windows = BarWindows(bus);
+    let windows = BarWindows::new(bus, WINDOWS);
     let mut bytes = Bytes::new(input);
     while access(&ports, &space, &windows, &mut bytes).is_some() {
         for guest in &guests {
