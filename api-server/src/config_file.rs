@@ -7,11 +7,11 @@ use serde::de::IgnoredAny;
 use tracing::{error, info};
 use vm_config::{
     BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, LoggerConfig, Machine,
-    NetworkInterface, PmemConfig, SerialConfig, Vsock,
+    MemoryHotplugConfig, NetworkInterface, PmemConfig, SerialConfig, Vsock,
 };
 use vmm::control::{
     Command, CommandError, Control, InstanceStart, PutBalloon, PutBootSource, PutConsole, PutDrive,
-    PutEntropy, PutMachine, PutNetworkInterface, PutPmem, PutSerial, PutVsock,
+    PutEntropy, PutMachine, PutMemoryHotplug, PutNetworkInterface, PutPmem, PutSerial, PutVsock,
 };
 
 use crate::error::chain;
@@ -35,7 +35,7 @@ struct ConfigFile {
     cpu_config: Option<IgnoredAny>,
     entropy: Option<Entropy>,
     console: Option<ConsoleConfig>,
-    memory_hotplug: Option<IgnoredAny>,
+    memory_hotplug: Option<MemoryHotplugConfig>,
     metrics: Option<IgnoredAny>,
     mmds_config: Option<IgnoredAny>,
     vsock: Option<Vsock>,
@@ -86,6 +86,9 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     for pmem in file.pmem {
         queue(control, PutPmem(pmem));
     }
+    if let Some(hotplug) = file.memory_hotplug {
+        queue(control, PutMemoryHotplug(hotplug));
+    }
     if let Some(balloon) = file.balloon {
         queue(control, PutBalloon(balloon));
     }
@@ -120,7 +123,6 @@ impl ConfigFile {
             ("\"metrics\"", self.metrics.is_some()),
             ("\"cpu-config\"", self.cpu_config.is_some()),
             ("\"mmds-config\"", self.mmds_config.is_some()),
-            ("\"memory-hotplug\"", self.memory_hotplug.is_some()),
         ]
         .into_iter()
         .find_map(|(key, is_present)| is_present.then_some(key))

@@ -7,6 +7,7 @@ pub mod acpi;
 pub mod irq;
 pub mod legacy;
 mod limiter;
+pub mod memory;
 pub mod metrics;
 pub mod pci;
 mod sys;
@@ -18,8 +19,7 @@ pub mod virtio;
 #[global_allocator]
 static ALLOCATOR: sys::alloc::Counting = sys::alloc::Counting;
 
-/// Guest RAM: the mappings that the guest's physical addresses resolve to.
-pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+pub use memory::GuestMemory;
 
 /// A window of ports or memory-mapped registers that vCPUs access.
 ///

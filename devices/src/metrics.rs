@@ -198,6 +198,39 @@ pub struct EntropyMetrics {
     pub rate_limiter_event_count: Counter,
 }
 
+/// The memory device (`memory_hotplug`).
+#[derive(Debug, Default, Serialize)]
+pub struct MemMetrics {
+    /// The driver started it and it could not start.
+    pub activate_fails: Counter,
+    /// Requests that were none, and events whose handling failed because the driver broke the rings.
+    pub queue_event_fails: Counter,
+    /// Kicks.
+    pub queue_event_count: Counter,
+    /// Requests to plug blocks.
+    pub plug_count: Counter,
+    /// Bytes plugged.
+    pub plug_bytes: Counter,
+    /// Requests to plug blocks that were not granted.
+    pub plug_fails: Counter,
+    /// Requests to unplug blocks.
+    pub unplug_count: Counter,
+    /// Bytes unplugged, by any request.
+    pub unplug_bytes: Counter,
+    /// Requests to unplug blocks that were not granted.
+    pub unplug_fails: Counter,
+    /// Times the host did not take unplugged memory back.
+    pub unplug_discard_fails: Counter,
+    /// Requests to unplug all blocks.
+    pub unplug_all_count: Counter,
+    /// Those that were not granted: none.
+    pub unplug_all_fails: Counter,
+    /// Questions about blocks.
+    pub state_count: Counter,
+    /// Those that named no blocks.
+    pub state_fails: Counter,
+}
+
 /// Persistent memory (`pmem_{id}`).
 #[derive(Debug, Default, Serialize)]
 pub struct PmemMetrics {

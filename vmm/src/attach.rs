@@ -17,7 +17,7 @@ use devices::virtio::transport::Transport;
 use devices::virtio::transport::mmio::{self, MmioTransport};
 use devices::virtio::transport::pci::{self, PciPlacement, PciTransport};
 use devices::virtio::vsock::{Vsock, VsockError};
-use devices::virtio::{Balloon, VirtioDevice, Worker, WorkerId, WorkerLoop};
+use devices::virtio::{Balloon, Mem, VirtioDevice, Worker, WorkerId, WorkerLoop};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
 use vm_config::{DeviceId, DeviceTransport, Drive, SerialConfig};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -28,7 +28,7 @@ use crate::arch::x86_64::layout::{
 };
 use crate::boot::cmdline::CommandLine;
 use crate::bus::Bus;
-use crate::configuration::{Configuration, balloon_id};
+use crate::configuration::{Configuration, balloon_id, mem_id};
 use crate::console;
 use crate::event_loop::Sender;
 use crate::hotplug::{PciSide, Pins};
@@ -97,6 +97,13 @@ pub(crate) struct VirtioAttachment {
     pub(crate) memory: Option<MemorySlot>,
 }
 
+/// Devices whose memory was made before the rest of the machine.
+pub(crate) struct MemoryDevices {
+    /// As configured, in that order.
+    pub(crate) pmem: Vec<OpenPmem>,
+    pub(crate) mem: Option<Mem>,
+}
+
 /// The devices of a machine, on its buses.
 pub(crate) struct Attached {
     pub(crate) ports: Bus,
@@ -118,7 +125,7 @@ pub(crate) struct Attached {
 /// Takes the devices out of `config`, in attach order, and adds to `cmdline` what a kernel must be told.
 pub(crate) fn attach_devices(
     config: &mut Configuration,
-    pmem: Vec<OpenPmem>,
+    memory: MemoryDevices,
     vm: &KvmVm,
     sender: &Sender,
     cmdline: &mut CommandLine,
@@ -145,7 +152,7 @@ pub(crate) fn attach_devices(
         let id = interface.config.iface_id.clone();
         attached.attach_virtio(id, Box::new(net), vm, sender, placement.next()?)?;
     }
-    for (stated, OpenPmem { device, slot }) in config.pmem.iter().zip(pmem) {
+    for (stated, OpenPmem { device, slot }) in config.pmem.iter().zip(memory.pmem) {
         let id = stated.id.clone();
         attached.attach_virtio(id, Box::new(device), vm, sender, placement.next()?)?;
         attached.give_memory(slot);
@@ -168,6 +175,9 @@ pub(crate) fn attach_devices(
         let device = Box::new(console.take(Console::open)?);
         let id = DeviceId(CONSOLE.to_owned());
         attached.attach_virtio(id, device, vm, sender, placement.next()?)?;
+    }
+    if let Some(mem) = memory.mem {
+        attached.attach_virtio(mem_id(), Box::new(mem), vm, sender, placement.next()?)?;
     }
     for place in attached.mmio_places() {
         cmdline.push_virtio_mmio(place.address, place.gsi);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use devices::GuestMemory;
 use devices::acpi::ClockState;
+use devices::memory::Blocks;
 use vm_config::{BootSource, Machine};
 use vm_memory::{GuestAddress, GuestMemoryError};
 
@@ -19,7 +20,7 @@ use crate::arch::x86_64::mptable::write_mp_table;
 use crate::arch::x86_64::msr::boot_msrs;
 use crate::arch::x86_64::regs::{BootMode, boot_fpu, boot_regs, set_boot_sregs, write_boot_tables};
 use crate::arch::x86_64::system_area::{SystemArea, SystemAreaError};
-use crate::attach::{AttachError, Attached, attach_devices};
+use crate::attach::{AttachError, Attached, MemoryDevices, attach_devices};
 use crate::boot::cmdline::{self, CmdlineError, CommandLine};
 use crate::boot::initrd::{InitrdError, load_initrd};
 use crate::boot::kernel::{KernelError, LoadedKernel, load_kernel};
@@ -31,9 +32,12 @@ use crate::event_loop::Sender;
 use crate::generation::{self, GenerationError};
 use crate::kvm::{BootState, EntryState, Host, KvmError, KvmVm};
 use crate::machine::RunningMachine;
-use crate::memory::{self, AboveRam, MemoryError};
-use crate::pmem::{self, OpenPmem, PmemError};
+use crate::memory::{self, AboveRam, BlockMapping, MemoryError, Nobody, PlaceAboveRam, Sharing};
+use crate::memory_blocks;
+use crate::pmem::{self, PmemError};
 use crate::vcpu;
+
+const MIB: u64 = 1 << 20;
 
 /// Why a machine does not start. The configuration is as before; a corrected one can be started.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +77,11 @@ pub enum StartError {
     /// The tables that describe the machine.
     #[error("System configuration error")]
     Platform(#[from] SystemAreaError),
+    /// A back end in another process has no way to see blocks come and go.
+    #[error(
+        "memory hotplug and a drive with `socket` cannot be in one microVM; leave one of them out"
+    )]
+    SharedHotplug,
     /// Persistent memory.
     #[error(transparent)]
     Pmem(#[from] PmemError),
@@ -100,38 +109,72 @@ pub(crate) fn build(
     if config.boot_source.is_none() {
         return Err(StartError::NoKernel);
     }
-    let regions = ram_regions(config.machine.mem_size_mib);
-    let memory = Arc::new(memory::allocate(
-        &regions,
-        config.machine.huge_pages,
-        config.memory_sharing(),
-    )?);
-    let built = build_in(&memory, config, sender);
+    let all = allocate(config)?;
+    let memory = Arc::clone(&all.guest);
+    let built = build_in(all, config, sender);
     if built.is_err() {
         memory::release(memory);
     }
     built
 }
 
+/// Guest memory, and the addresses above RAM.
+struct AllMemory {
+    guest: Arc<GuestMemory>,
+    above_ram: Arc<AboveRam>,
+    /// Where memory can be plugged.
+    blocks_at: Option<PlaceAboveRam>,
+}
+
+fn allocate(config: &Configuration) -> Result<AllMemory, StartError> {
+    let ram = ram_regions(config.machine.mem_size_mib);
+    let above_ram = AboveRam::new(&ram);
+    let (mut blocks, mut blocks_at) = (None, None);
+    let sharing = config.memory_sharing();
+    if let Some(stated) = config.memory_hotplug {
+        if sharing == Sharing::Shared {
+            return Err(StartError::SharedHotplug);
+        }
+        let len = u64::from(stated.total_size_mib) * MIB;
+        let block_size = u64::from(stated.block_size_mib) * MIB;
+        let place = above_ram.take(len, block_size, Arc::new(Nobody));
+        let place = place.ok_or(MemoryError::TooLarge { len })?;
+        blocks = Some((place.start(), Blocks::new(block_size, len)));
+        blocks_at = Some(place);
+    }
+    let guest = memory::allocate(&ram, blocks, config.machine.huge_pages, sharing)?;
+    Ok(AllMemory {
+        guest: Arc::new(guest),
+        above_ram,
+        blocks_at,
+    })
+}
+
 fn build_in(
-    memory: &Arc<GuestMemory>,
+    all: AllMemory,
     config: &mut Configuration,
     sender: &Sender,
 ) -> Result<RunningMachine, StartError> {
     let source = config.boot_source.clone().ok_or(StartError::NoKernel)?;
     let machine = config.machine.clone();
     let host = Host::open()?;
-    let above_ram = AboveRam::new(&ram_regions(machine.mem_size_mib));
-    let vm = host.create_vm(Arc::clone(memory), above_ram, machine.track_dirty_pages)?;
-    let pmem: Vec<OpenPmem> = (config.pmem.iter())
+    let memory = &all.guest;
+    let vm = host.create_vm(Arc::clone(memory), all.above_ram, machine.track_dirty_pages)?;
+    let pmem = (config.pmem.iter())
         .map(|stated| pmem::open(stated, vm.memory_slots()))
         .collect::<Result<_, _>>()?;
     let vm = host.add_controllers(vm)?;
+    let mapping = BlockMapping::of(memory, machine.huge_pages).zip(all.blocks_at);
+    let mem = config.memory_hotplug.zip(mapping);
+    let mem = mem.map(|(stated, (mapping, place))| {
+        let slot_size = u64::from(stated.slot_size_mib) * MIB;
+        memory_blocks::device(mapping, place, vm.memory_slots(), slot_size)
+    });
     let vcpus = spawn_vcpus(&vm, machine.vcpu_count, sender)?;
 
     let (kernel, initrd) = load_files(memory, &source)?;
     let mut line = CommandLine::new(source.boot_args.as_deref());
-    let attached = attach_devices(config, pmem, &vm, sender, &mut line)?;
+    let attached = attach_devices(config, MemoryDevices { pmem, mem }, &vm, sender, &mut line)?;
     let info = BootInfo {
         cmdline: cmdline::write(memory, &line.finish()?)?,
         initrd,

@@ -7,7 +7,7 @@ use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
 use vm_config::{
     BalloonConfig, BootSource, ConsoleConfig, DeviceId, DeviceTransport, Drive, Entropy, Machine,
-    NetworkInterface, PmemConfig, SerialConfig,
+    MemoryHotplugConfig, NetworkInterface, PmemConfig, SerialConfig,
 };
 
 use crate::control::VmConfig;
@@ -31,6 +31,7 @@ pub(crate) struct Configuration {
     pub(crate) vsock: Option<Attachment<vm_config::Vsock, Vsock>>,
     pub(crate) entropy: Option<Entropy>,
     pub(crate) console: Option<Attachment<ConsoleConfig, Console>>,
+    pub(crate) memory_hotplug: Option<MemoryHotplugConfig>,
     pub(crate) balloon: Option<BalloonConfig>,
     /// Opened at the start.
     pub(crate) serial: SerialConfig,
@@ -73,6 +74,11 @@ impl<C, D> Attachment<C, D> {
     }
 }
 
+/// The name of the one memory device.
+pub(crate) fn mem_id() -> DeviceId {
+    DeviceId("mem".to_owned())
+}
+
 /// The name of the one balloon.
 pub(crate) fn balloon_id() -> DeviceId {
     DeviceId("balloon".to_owned())
@@ -99,6 +105,7 @@ impl Configuration {
             boot_source: self.boot_source.clone(),
             balloon: self.balloon.clone(),
             pmem: self.pmem.clone(),
+            memory_hotplug: self.memory_hotplug,
             drives: self.drives.iter().map(|d| d.config.clone()).collect(),
             network_interfaces: self
                 .network_interfaces

@@ -19,6 +19,7 @@ mod kvm;
 mod lifecycle;
 mod machine;
 mod memory;
+mod memory_blocks;
 mod messages;
 mod placement;
 mod pmem;

@@ -62,7 +62,7 @@ pub(crate) fn open(config: &PmemConfig, slots: &Arc<MemorySlots>) -> Result<Open
     let no_room = || PmemError::NoRoom { len: file_len };
     let len = padded_len(file_len).ok_or_else(no_room)?;
     let lost = Arc::new(LostWrites::default());
-    let place = slots.above_ram().take(len, lost.clone());
+    let place = slots.above_ram().take(len, 1, lost.clone());
     let place = place.ok_or_else(no_room)?;
     let start = place.start();
     let mapping = FileMapping::new(&file, file_len, place, access).map_err(PmemError::Map)?;

@@ -9,6 +9,7 @@ mod console;
 mod devices;
 mod logger;
 mod machine;
+mod memory_hotplug;
 mod pmem;
 mod serial;
 mod state;
@@ -61,6 +62,9 @@ endpoints! {
     Delete "/pmem/{id}" pmem::delete_pmem;
     Put "/vsock" devices::put_vsock;
     Put "/entropy" devices::put_entropy;
+    Put "/hotplug/memory" memory_hotplug::put_memory_hotplug;
+    Get "/hotplug/memory" memory_hotplug::get_memory_hotplug;
+    Patch "/hotplug/memory" memory_hotplug::patch_memory_hotplug;
     Put "/balloon" balloon::put_balloon;
     Get "/balloon/statistics" balloon::get_statistics;
     Get "/balloon/hinting/status" balloon::get_hinting_status;

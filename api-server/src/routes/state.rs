@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use vm_config::{
     BalloonConfig, BlockEngine, BootSource, ConsoleConfig, Drive, Entropy, Machine,
-    NetworkInterface, PmemConfig, RateLimiter, Vsock,
+    MemoryHotplugConfig, NetworkInterface, PmemConfig, RateLimiter, Vsock,
 };
 use vmm::control::{GetVmConfig, Pause, Resume, VmConfig};
 
@@ -68,8 +68,8 @@ pub(super) struct FullConfig {
     entropy: Option<Entropy>,
     /// Persistent memory, in the guest's order.
     pmem: Vec<PmemConfig>,
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    memory_hotplug: Unset,
+    /// Memory that is plugged while it runs.
+    memory_hotplug: Option<MemoryHotplugConfig>,
     /// The virtio console; absent when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     console: Option<ConsoleConfig>,
@@ -95,7 +95,7 @@ impl From<VmConfig> for FullConfig {
             entropy: config.entropy.map(reported_entropy),
             console: config.console.map(reported_console),
             pmem: config.pmem.into_iter().map(reported_pmem).collect(),
-            memory_hotplug: None,
+            memory_hotplug: config.memory_hotplug,
         }
     }
 }

@@ -6,9 +6,6 @@ use crate::router::{Request, Verb};
 /// Endpoints that are refused by name.
 const UNSUPPORTED: &[(Verb, &str)] = &[
     (Verb::Put, "/cpu-config"),
-    (Verb::Get, "/hotplug/memory"),
-    (Verb::Put, "/hotplug/memory"),
-    (Verb::Patch, "/hotplug/memory"),
     (Verb::Put, "/metrics"),
     (Verb::Get, "/mmds"),
     (Verb::Put, "/mmds"),

@@ -473,7 +473,7 @@ impl Segments {
         let is_shared = self
             .memory
             .iter()
-            .any(|region| region.flags() & libc::MAP_SHARED != 0);
+            .any(|region| region.mapping().flags() & libc::MAP_SHARED != 0);
         let advice = if is_shared {
             libc::MADV_REMOVE
         } else {

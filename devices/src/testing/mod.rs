@@ -18,7 +18,7 @@ pub use guest::{Guest, MEMORY};
 pub use limits::FakeLimits;
 pub use mmio::FakeGuest;
 pub use pci::PciGuest;
-use vm_memory::{FileOffset, GuestAddress};
+use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap};
 
 use crate::GuestMemory;
 use crate::irq::IrqLine;
@@ -45,8 +45,10 @@ pub fn shared_memory(len: usize) -> Arc<GuestMemory> {
     let file = rustix::fs::memfd_create(c"guest-memory", flags).expect("the host has memory");
     let file = std::fs::File::from(file);
     file.set_len(len as u64).expect("the host has memory");
-    let range = (GuestAddress(0), len, Some(FileOffset::new(file, 0)));
-    let memory = GuestMemory::from_ranges_with_files([range]);
+    let file = Some(FileOffset::new(file, 0));
+    let region = GuestRegionMmap::from_range(GuestAddress(0), len, file);
+    let region = region.expect("the host has memory").into();
+    let memory = GuestMemory::from_regions(vec![region]);
     Arc::new(memory.expect("the host has memory"))
 }
 

@@ -61,6 +61,9 @@ pub trait VirtioDevice: Any + Send {
     fn traits(&self) -> Traits;
     /// Device-specific configuration space, little-endian (virtio 1.2 §2.5).
     fn config_space(&self) -> &[u8];
+    /// The configuration space is about to be read: takes over what the worker changed in it. Most workers change
+    /// nothing.
+    fn refresh_config(&mut self) {}
     /// The driver set DRIVER_OK: moves memory, interrupts and queues into a worker.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ pub mod block;
 pub mod chain;
 pub mod console;
 pub mod device;
+pub mod mem;
 pub mod net;
 pub mod pmem;
 pub mod queue;
@@ -25,6 +26,7 @@ pub use device::{
     ActivateError, Activation, Changed, Interrupt, QueueError, Source, Token, Traits, VirtioDevice,
     Worker, WorkerId, WorkerLoop,
 };
+pub use mem::Mem;
 pub use net::Net;
 pub use pmem::Pmem;
 pub use rng::Rng;

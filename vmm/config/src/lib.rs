@@ -12,6 +12,7 @@ mod ids;
 mod limits;
 mod logger;
 mod machine;
+mod memory_hotplug;
 mod pmem;
 mod serial;
 
@@ -30,5 +31,8 @@ pub use ids::{DeviceId, InstanceId, InstanceIdError};
 pub use limits::{RateLimiter, TokenBucket};
 pub use logger::{LogLevel, LoggerConfig};
 pub use machine::{CpuTemplate, HugePages, MAX_VCPUS, Machine, MachinePatch};
+pub use memory_hotplug::{
+    MemoryHotplugConfig, MemoryHotplugError, MemoryHotplugPatch, MemoryHotplugStatus,
+};
 pub use pmem::{PmemConfig, PmemPatch};
 pub use serial::SerialConfig;

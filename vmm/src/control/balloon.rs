@@ -85,7 +85,7 @@ impl Command for PatchBalloon {
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         let amount_mib = self.0.amount_mib;
-        let limit_mib = vm.config.machine.mem_size_mib;
+        let limit_mib = most_mib(vm);
         update(vm, |balloon| {
             if !is_within(amount_mib, limit_mib) {
                 let limit_mib = u32::try_from(limit_mib).unwrap_or(u32::MAX);
@@ -162,6 +162,16 @@ enum Then {
     Nothing,
     /// The configuration space changed.
     TellDriver,
+}
+
+/// The most memory the guest can have, MiB.
+fn most_mib(vm: &Vm) -> usize {
+    let hotplug = vm
+        .config
+        .memory_hotplug
+        .map_or(0, |stated| stated.total_size_mib);
+    let hotplug = usize::try_from(hotplug).unwrap_or(usize::MAX);
+    vm.config.machine.mem_size_mib.saturating_add(hotplug)
 }
 
 /// Whether a guest has that much memory to give.

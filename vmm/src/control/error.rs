@@ -8,11 +8,12 @@ use devices::virtio::block::DiskError;
 use devices::virtio::console::ConsoleError;
 use devices::virtio::net::NetError;
 use devices::virtio::vsock::VsockError;
-use vm_config::{MacAddress, MachineError};
+use vm_config::{MacAddress, MachineError, MemoryHotplugError};
 
 use super::balloon::{BalloonConfigError, BalloonUpdateError};
 use super::devices::MAX_DESCRIBED;
 use super::hotplug::REMOVAL_TIMEOUT;
+use super::memory_hotplug::MemoryHotplugUpdateError;
 use super::pmem::PmemConfigError;
 use crate::attach::AttachError;
 use crate::boot::cmdline::CmdlineError;
@@ -52,6 +53,12 @@ pub enum CommandError {
     /// `PUT`, `PATCH /pmem`.
     #[error("Pmem config error")]
     Pmem(#[from] PmemConfigError),
+    /// `PUT /hotplug/memory`.
+    #[error("Memory hotplug config error")]
+    MemoryHotplug(#[from] MemoryHotplugError),
+    /// `GET`, `PATCH /hotplug/memory`.
+    #[error("Memory hotplug update error")]
+    MemoryHotplugUpdate(#[from] MemoryHotplugUpdateError),
     /// `PUT /vsock`.
     #[error("Vsock config error")]
     Vsock(#[from] VsockError),

@@ -11,6 +11,7 @@ mod devices;
 mod error;
 mod hotplug;
 mod machine;
+mod memory_hotplug;
 mod pmem;
 mod serial;
 mod state;
@@ -32,6 +33,9 @@ pub use error::{
 pub(crate) use hotplug::Removals;
 pub use hotplug::{Consent, Done, RemovableKind, RemoveDevice};
 pub use machine::{GetMachine, PatchMachine, PutMachine};
+pub use memory_hotplug::{
+    GetMemoryHotplug, MemoryHotplugUpdateError, PatchMemoryHotplug, PutMemoryHotplug,
+};
 pub use pmem::{PatchPmem, PmemConfigError, PutPmem};
 pub use serial::PutSerial;
 pub use state::{

@@ -1,8 +1,8 @@
 //! The life of the machine: what it is doing, pause, resume, Ctrl-Alt-Del, the power button.
 
 use vm_config::{
-    BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, Machine, NetworkInterface,
-    PmemConfig, Vsock,
+    BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, Machine, MemoryHotplugConfig,
+    NetworkInterface, PmemConfig, Vsock,
 };
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
@@ -33,6 +33,8 @@ pub struct VmConfig {
     pub boot_source: Option<BootSource>,
     /// The balloon.
     pub balloon: Option<BalloonConfig>,
+    /// Memory that is plugged while it runs.
+    pub memory_hotplug: Option<MemoryHotplugConfig>,
     /// Persistent memory.
     pub pmem: Vec<PmemConfig>,
     /// Drives, root first.

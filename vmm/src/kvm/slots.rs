@@ -16,6 +16,8 @@ use crate::memory::{AboveRam, Access, SlotMemory};
 pub struct MemorySlots {
     fd: Arc<VmFd>,
     above_ram: Arc<AboveRam>,
+    /// Flags of slots that are RAM.
+    ram_flags: u32,
     numbers: Mutex<Numbers>,
 }
 
@@ -42,18 +44,21 @@ impl MemorySlots {
         above_ram: Arc<AboveRam>,
         dirty_log: bool,
     ) -> Result<Arc<Self>, KvmError> {
-        let flags = if dirty_log {
+        let ram_flags = if dirty_log {
             KVM_MEM_LOG_DIRTY_PAGES
         } else {
             0
         };
-        for (slot, region) in (0..).zip(memory.iter()) {
+        let ram = memory.iter().filter(|region| region.blocks().is_none());
+        let mut next = 0;
+        for (slot, region) in (0..).zip(ram) {
+            next = slot + 1;
             let host_address = region
                 .get_host_address(MemoryRegionAddress(0))
                 .expect("a region holds its first byte");
             let request = kvm_userspace_memory_region {
                 slot,
-                flags,
+                flags: ram_flags,
                 guest_phys_addr: region.start_addr().0,
                 memory_size: region.len(),
                 userspace_addr: host_address as u64,
@@ -65,10 +70,10 @@ impl MemorySlots {
             unsafe { fd.set_user_memory_region(request) }
                 .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))?;
         }
-        let next = u32::try_from(memory.num_regions()).expect("RAM has a handful of regions");
         Ok(Arc::new(Self {
             fd,
             above_ram,
+            ram_flags,
             numbers: Mutex::new(Numbers {
                 free: BTreeSet::new(),
                 next,
@@ -93,6 +98,7 @@ impl MemorySlots {
             flags: match memory.access() {
                 Access::Read => KVM_MEM_READONLY,
                 Access::Write => 0,
+                Access::Ram => self.ram_flags,
             },
             guest_phys_addr: memory.start().0,
             memory_size: memory.len(),

@@ -38,14 +38,21 @@ impl AboveRam {
         })
     }
 
-    /// Takes the first free range of `len` bytes, which is not 0. Where no memory answers in it, or the guest writes
+    /// Takes the first free range of `len` bytes, which is not 0, on a boundary of `alignment` or 128 MiB, whichever is
+    /// more. Where no memory answers in it, or the guest writes
     /// what it may only read, `fallback` does. `None` when there is no room.
-    pub fn take(self: &Arc<Self>, len: u64, fallback: Arc<dyn Registers>) -> Option<PlaceAboveRam> {
+    pub fn take(
+        self: &Arc<Self>,
+        len: u64,
+        alignment: u64,
+        fallback: Arc<dyn Registers>,
+    ) -> Option<PlaceAboveRam> {
         let mut taken = self.lock();
         let ends = taken.values().map(|other| other.end);
         let start = std::iter::once(self.ram_end)
             .chain(ends)
-            .filter_map(|end| place_above_ram(end, len))
+            .filter_map(|end| place_above_ram(end.checked_next_multiple_of(alignment)?, len))
+            .filter(|start| start.0.is_multiple_of(alignment))
             .find(|start| {
                 let below = taken.range(..start.0 + len).next_back();
                 below.is_none_or(|(_, other)| other.end <= start.0)
@@ -92,6 +99,17 @@ impl Drop for PlaceAboveRam {
     }
 }
 
+/// Answers nothing: reads as 0, ignores writes.
+pub struct Nobody;
+
+impl Registers for Nobody {
+    fn read(&self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&self, _offset: u64, _data: &[u8]) {}
+}
+
 /// The part of [`AboveRam`] from `start` on, as a bus knows it.
 struct Window {
     start: u64,
@@ -115,8 +133,6 @@ impl Registers for Window {
 
 #[cfg(test)]
 mod tests {
-    use devices::virtio::pmem::LostWrites;
-
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -127,7 +143,7 @@ mod tests {
     }
 
     fn take(all: &Arc<AboveRam>, len: u64) -> PlaceAboveRam {
-        all.take(len, Arc::new(LostWrites::default())).unwrap()
+        all.take(len, 1, Arc::new(Nobody)).unwrap()
     }
 
     #[test]
@@ -144,14 +160,24 @@ mod tests {
     }
 
     #[test]
+    fn boundaries_wider_than_usual_are_kept() {
+        let all = above(128 * MIB);
+        let _first = take(&all, 2 * MIB);
+        let wide = |alignment| all.take(MIB, alignment, Arc::new(Nobody));
+        assert_eq!(wide(GIB).unwrap().start().0, 5 * GIB);
+        assert_eq!(wide(1 << 40).unwrap().start().0, 1 << 40);
+        assert!(wide(1 << 53).is_none());
+    }
+
+    #[test]
     fn what_does_not_fit_below_the_gap_goes_above_it_and_there_is_an_end() {
         let all = above(128 * MIB);
         let far = take(&all, 300 * GIB);
         assert_eq!(far.start().0, 512 * GIB);
         assert_eq!(take(&all, 2 * MIB).start().0, 4 * GIB);
-        let fallback = || Arc::new(LostWrites::default());
-        assert!(all.take(1 << 52, fallback()).is_none());
-        assert!(all.take(u64::MAX, fallback()).is_none());
+        for len in [1 << 52, u64::MAX] {
+            assert!(all.take(len, 1, Arc::new(Nobody)).is_none());
+        }
     }
 
     /// Answers with the offset, and notes the last write.
@@ -176,7 +202,7 @@ mod tests {
         all.attach(&mut bus);
         let near = take(&all, 2 * MIB);
         let echo = Arc::new(Echo::default());
-        let far = all.take(300 * GIB, echo.clone()).unwrap();
+        let far = all.take(300 * GIB, 1, echo.clone()).unwrap();
         let mut data = [0xff; 8];
         bus.read(far.start().0 + 0x1234, &mut data);
         assert_eq!(u64::from_le_bytes(data), 0x1234);

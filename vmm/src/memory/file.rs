@@ -8,7 +8,7 @@ use vm_config::HugePages;
 use vm_memory::GuestAddress;
 
 use super::above_ram::PlaceAboveRam;
-use super::regions::{ALIGNMENT, map_private, unmap};
+use super::regions::{ALIGNMENT, Commitment, map_private, unmap};
 use super::slot::{Access, SlotMemory};
 
 /// Bytes that a file of `file_len` takes of a guest's addresses: up to a multiple of 2 MiB. `None` above 2^64.
@@ -48,14 +48,14 @@ impl FileMapping {
         let len = size(padded_len(file_len).ok_or_else(too_large)?)?;
         // From here on it is unmapped when something fails.
         let mapping = Self {
-            address: map_private(len, HugePages::None)?,
+            address: map_private(len, HugePages::None, Commitment::OnUse)?,
             len,
             access,
             place,
         };
         let protection = match access {
             Access::Read => libc::PROT_READ,
-            Access::Write => libc::PROT_READ | libc::PROT_WRITE,
+            Access::Write | Access::Ram => libc::PROT_READ | libc::PROT_WRITE,
         };
         // SAFETY: `MAP_FIXED` replaces what is mapped in the range.
         // 1. The range is the front of the mapping just made: the file's length is at most the padded one.

@@ -6,12 +6,14 @@
 
 mod above_ram;
 mod file;
+mod hotplug;
 mod regions;
 mod shared;
 mod slot;
 
-pub use above_ram::AboveRam;
+pub use above_ram::{AboveRam, Nobody, PlaceAboveRam};
 pub use file::{FileMapping, padded_len};
+pub use hotplug::BlockMapping;
 pub(crate) use regions::release;
 pub use regions::{MemoryError, Sharing, allocate};
 pub use slot::{Access, SlotMemory};

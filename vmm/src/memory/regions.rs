@@ -6,6 +6,7 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 
 use devices::GuestMemory;
+use devices::memory::{Blocks, GuestRegion};
 use vm_config::HugePages;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
@@ -59,18 +60,42 @@ pub enum Sharing {
     Shared,
 }
 
-/// Maps `regions` (guest address and length in bytes, ascending), untouched.
+/// When pages of a pool are set aside for a mapping; other pages never are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Commitment {
+    /// At once: a pool that is too small refuses now, not when the guest first touches a page.
+    Now,
+    /// When they are populated.
+    OnUse,
+}
+
+/// Maps `regions` (guest address and length in bytes, ascending), untouched, and a place above them for `blocks`
+/// that come and go, which is private in any case.
 ///
 /// # Errors
 /// When the host has no room, or a region has no meaning.
 pub fn allocate(
     regions: &[(GuestAddress, u64)],
+    blocks: Option<(GuestAddress, Arc<Blocks>)>,
     pages: HugePages,
     sharing: Sharing,
 ) -> Result<GuestMemory, MemoryError> {
-    let mut mapped = Vec::with_capacity(regions.len());
-    for &(start, len) in regions {
-        match map_region(start, len, pages, sharing) {
+    let mut mapped: Vec<GuestRegion> = Vec::with_capacity(regions.len() + 1);
+    let map_ram = |&(start, len): &(_, u64)| {
+        let mapping = map_region(start, len, pages, |size| match sharing {
+            Sharing::Private => Ok((map_private(size, pages, Commitment::Now)?, None)),
+            Sharing::Shared => map_shared(size, pages).map(|(address, file)| (address, Some(file))),
+        });
+        mapping.map(GuestRegion::from)
+    };
+    let map_blocks = |(start, blocks): (_, Arc<Blocks>)| {
+        let mapping = map_region(start, blocks.len(), pages, |size| {
+            Ok((map_private(size, pages, Commitment::OnUse)?, None))
+        })?;
+        Ok(GuestRegion::of_blocks(mapping, blocks))
+    };
+    for region in regions.iter().map(map_ram).chain(blocks.map(map_blocks)) {
+        match region {
             Ok(region) => mapped.push(region),
             Err(error) => {
                 // A region does not unmap itself, and its huge pages would stay reserved.
@@ -91,24 +116,20 @@ pub(crate) fn release(memory: Arc<GuestMemory>) {
     }
 }
 
-fn unmap_region(region: &GuestRegionMmap) {
+fn unmap_region(region: &GuestRegion) {
     let size = usize::try_from(region.len()).expect("it was mapped");
-    unmap(region.as_ptr(), size);
+    unmap(region.mapping().as_ptr(), size);
 }
 
 fn map_region(
     start: GuestAddress,
     len: u64,
     pages: HugePages,
-    sharing: Sharing,
+    map: impl FnOnce(usize) -> io::Result<(*mut u8, Option<File>)>,
 ) -> Result<GuestRegionMmap, MemoryError> {
     let too_large = || MemoryError::TooLarge { len };
     let size = usize::try_from(len).map_err(|_| too_large())?;
-    let mapped = match sharing {
-        Sharing::Private => map_private(size, pages).map(|address| (address, None)),
-        Sharing::Shared => map_shared(size, pages).map(|(address, file)| (address, Some(file))),
-    };
-    let (address, file) = mapped.map_err(|source| match pages {
+    let (address, file) = map(size).map_err(|source| match pages {
         HugePages::TwoMiB => MemoryError::HugePages { len, source },
         HugePages::None | HugePages::Transparent => MemoryError::Map { len, source },
     })?;
@@ -139,11 +160,18 @@ fn adopt(
 }
 
 /// Maps `size` bytes of zeroes, private to this process, at a multiple of [`ALIGNMENT`].
-pub(super) fn map_private(size: usize, pages: HugePages) -> io::Result<*mut u8> {
-    let flags = match pages {
-        // Reserved: a pool that is too small refuses here, not when the guest first touches a page.
+pub(super) fn map_private(
+    size: usize,
+    pages: HugePages,
+    commitment: Commitment,
+) -> io::Result<*mut u8> {
+    let huge = match pages {
         HugePages::TwoMiB => libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
         HugePages::None | HugePages::Transparent => libc::MAP_NORESERVE,
+    };
+    let flags = match commitment {
+        Commitment::Now => huge,
+        Commitment::OnUse => huge | libc::MAP_NORESERVE,
     };
     let mut address = map(null_mut(), size, flags)?;
     if !address.addr().is_multiple_of(ALIGNMENT) {
@@ -209,12 +237,13 @@ mod tests {
     fn regions_are_zero_and_aligned() {
         let memory = allocate(
             &[(GuestAddress(0), 3 * MIB), (GuestAddress(1 << 32), 5 * MIB)],
+            None,
             HugePages::None,
             Sharing::Private,
         )
         .unwrap();
         for region in memory.iter() {
-            assert!(region.as_ptr().addr().is_multiple_of(ALIGNMENT));
+            assert!(region.mapping().as_ptr().addr().is_multiple_of(ALIGNMENT));
         }
         let last = GuestAddress((1 << 32) + 5 * MIB - 8);
         assert_eq!(memory.read_obj::<u64>(last).unwrap(), 0);
@@ -229,6 +258,7 @@ mod tests {
     fn memory_beyond_the_address_space_is_refused_with_its_size() {
         let error = allocate(
             &[(GuestAddress(0), 1 << 60)],
+            None,
             HugePages::None,
             Sharing::Private,
         )
@@ -240,6 +270,7 @@ mod tests {
     fn huge_pages_that_the_host_does_not_have_are_refused() {
         let error = allocate(
             &[(GuestAddress(0), 1 << 45)],
+            None,
             HugePages::TwoMiB,
             Sharing::Private,
         )
@@ -252,7 +283,7 @@ mod tests {
         // Six that stay would not fit the address space of 128 TiB.
         for _ in 0..6 {
             let regions = [(GuestAddress(0), 1 << 45), (GuestAddress(1 << 46), 1 << 60)];
-            let error = allocate(&regions, HugePages::None, Sharing::Private).unwrap_err();
+            let error = allocate(&regions, None, HugePages::None, Sharing::Private).unwrap_err();
             assert!(error.to_string().contains("1152921504606846976 bytes"));
         }
     }
@@ -260,7 +291,13 @@ mod tests {
     #[test]
     fn memory_that_is_held_is_not_released() {
         let memory = Arc::new(
-            allocate(&[(GuestAddress(0), MIB)], HugePages::None, Sharing::Private).unwrap(),
+            allocate(
+                &[(GuestAddress(0), MIB)],
+                None,
+                HugePages::None,
+                Sharing::Private,
+            )
+            .unwrap(),
         );
         release(Arc::clone(&memory));
         memory.write_obj(7_u8, GuestAddress(0)).unwrap();
@@ -271,6 +308,7 @@ mod tests {
     fn memory_can_be_far_larger_than_the_host() {
         let memory = allocate(
             &[(GuestAddress(0), 1 << 40)],
+            None,
             HugePages::None,
             Sharing::Private,
         )

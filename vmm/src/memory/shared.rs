@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use rustix::fs::{MemfdFlags, SealFlags};
 use vm_config::HugePages;
 
-use super::regions::{ALIGNMENT, advise, map_private, unmap};
+use super::regions::{ALIGNMENT, Commitment, advise, map_private, unmap};
 
 /// Maps `size` bytes of zeroes at a multiple of [`ALIGNMENT`], and gives the file that others map them by. Nobody can
 /// make it shorter, which would end this process when the guest next touches what is gone.
@@ -21,7 +21,7 @@ pub(super) fn map_shared(size: usize, pages: HugePages) -> io::Result<(*mut u8, 
     file.set_len(size as u64)?;
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, seals)?;
-    let place = map_private(size, HugePages::None)?;
+    let place = map_private(size, HugePages::None, Commitment::OnUse)?;
     match map_over(place, size, &file, pages) {
         Ok(()) => Ok((place, file)),
         Err(error) => {
@@ -55,7 +55,7 @@ fn map_over(place: *mut u8, size: usize, file: &File, pages: HugePages) -> io::R
 mod tests {
     use std::os::unix::fs::FileExt;
 
-    use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
     use super::super::{Sharing, allocate};
     use super::*;
@@ -63,11 +63,11 @@ mod tests {
     #[test]
     fn others_see_what_is_written_and_cannot_cut_it() {
         let regions = [(GuestAddress(0), 3 << 20), (GuestAddress(1 << 32), 1 << 20)];
-        let memory = allocate(&regions, HugePages::None, Sharing::Shared).unwrap();
+        let memory = allocate(&regions, None, HugePages::None, Sharing::Shared).unwrap();
         for region in memory.iter() {
             let file = region.file_offset().unwrap();
             assert_eq!(file.start(), 0);
-            assert!(region.as_ptr().addr().is_multiple_of(ALIGNMENT));
+            assert!(region.mapping().as_ptr().addr().is_multiple_of(ALIGNMENT));
             for len in [0, 4096, 8 << 20] {
                 assert!(file.file().set_len(len).is_err(), "{len}");
             }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn huge_pages_that_the_host_does_not_have_are_refused() {
         let regions = [(GuestAddress(0), 1 << 45)];
-        let refused = allocate(&regions, HugePages::TwoMiB, Sharing::Shared);
+        let refused = allocate(&regions, None, HugePages::TwoMiB, Sharing::Shared);
         assert!(refused.is_err());
     }
 }

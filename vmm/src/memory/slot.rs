@@ -11,6 +11,8 @@ pub enum Access {
     Read,
     /// Read and write it.
     Write,
+    /// Read and write it, as all RAM is: what it writes can be logged.
+    Ram,
 }
 
 /// Memory for one slot. Holding one proves that the range is mapped, and stays so as long as this lives.

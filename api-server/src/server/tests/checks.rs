@@ -265,6 +265,13 @@ fn requests_too_early_or_too_late_are_refused() {
             ),
             ("PATCH", "/vm", r#"{"state":"Paused"}"#, BEFORE),
             ("PATCH", "/pmem/a", r#"{"id":"a"}"#, BEFORE),
+            ("GET", "/hotplug/memory", "", BEFORE),
+            (
+                "PATCH",
+                "/hotplug/memory",
+                r#"{"requested_size_mib":2}"#,
+                BEFORE,
+            ),
             ("PATCH", "/balloon/x", r#"{"amount_mib":1}"#, BEFORE),
             ("GET", "/balloon/statistics", "", BEFORE),
             ("PATCH", "/balloon/statistics", "[1]", BEFORE),
@@ -281,6 +288,7 @@ fn requests_too_early_or_too_late_are_refused() {
             ("PUT", "/logger", "{}", AFTER),
             ("PUT", "/serial", "{}", AFTER),
             ("PUT", "/balloon", "[1,true]", AFTER),
+            ("PUT", "/hotplug/memory", r#"{"total_size_mib":128}"#, AFTER),
             (
                 "PUT",
                 "/actions",
@@ -407,12 +415,6 @@ fn endpoints_of_later_builds_are_refused_by_name() {
             ("DELETE", "/pmem/a/x?force=1", "", "Unknown query `force=1`"),
             ("DELETE", "/drives/a?", "", "Unknown query ``"),
             ("PUT", "/drives/a?force=true", "x", "API Resource IDs can"),
-            (
-                "GET",
-                "/hotplug/memory",
-                "",
-                "GET /hotplug/memory is not supported by this build",
-            ),
         ],
     );
 }

@@ -305,7 +305,7 @@ impl BlockWorker {
     /// status byte counts only when nothing between is unwritten (virtio 1.2 §2.7.8.2).
     pub(super) fn answer(&self, at: GuestAddress, status: u32, moved: usize) -> u32 {
         let [status, ..] = status.to_le_bytes();
-        // The address was checked when the chain was popped, and guest memory only grows.
+        // The address was checked when the chain was popped, and one that was unplugged since is nobody's.
         if let Ok(place) = self.memory.get_slice(at, 1) {
             let _ = place.store(status, 0, Ordering::Relaxed);
         }

@@ -290,6 +290,7 @@ impl Slot {
     fn activate(&self, mut registers: MutexGuard<'_, Registers>) -> Option<Box<dyn Worker>> {
         registers.phase = Phase::Moving;
         let mut device = registers.device.take()?;
+        device.refresh_config();
         registers.config = device.config_space().to_vec();
         let features = registers.negotiation.features();
         let queues = registers.queues.clone();
@@ -354,9 +355,12 @@ impl Slot {
     fn reset<'a>(&'a self, mut registers: MutexGuard<'a, Registers>) {
         let is_running = registers.phase == Phase::Running;
         registers.phase = Phase::Moving;
-        let device = registers.device.take();
-        registers.config = match &device {
-            Some(device) => device.config_space().to_vec(),
+        let mut device = registers.device.take();
+        registers.config = match &mut device {
+            Some(device) => {
+                device.refresh_config();
+                device.config_space().to_vec()
+            }
             None => Vec::new(),
         };
         drop(registers);
@@ -386,9 +390,12 @@ impl Registers {
     }
 
     /// The configuration space from `offset` on; bytes beyond its end read as 0.
-    pub(super) fn read_config(&self, offset: usize, data: &mut [u8]) {
-        let space = match &self.device {
-            Some(device) => device.config_space(),
+    pub(super) fn read_config(&mut self, offset: usize, data: &mut [u8]) {
+        let space = match &mut self.device {
+            Some(device) => {
+                device.refresh_config();
+                device.config_space()
+            }
             None => &self.config,
         };
         for (byte, source) in data.iter_mut().zip(space.iter().skip(offset)) {

@@ -201,7 +201,7 @@ fn share(back_end: &mut Connection, memory: &GuestMemory) -> Result<(), VhostUse
         *place = Region {
             guest_address: region.start_addr().0,
             len: region.len(),
-            our_address: region.as_ptr().addr() as u64,
+            our_address: region.mapping().as_ptr().addr() as u64,
             file_offset: file.start(),
         };
         files.push(file.file().as_fd());
