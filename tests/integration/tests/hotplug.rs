@@ -252,3 +252,26 @@ fn without_pci_nothing_comes_or_goes_after_the_start(vm: &mut TestVm) {
         assert!(why.contains("PCI is not enabled"), "{method} {path}: {why}");
     }
 }
+
+#[vm_test(kernel = "hotplug", pci)]
+fn persistent_memory_comes_and_goes(vm: &mut TestVm) {
+    start(vm, "");
+    let path = vm.path("memory");
+    fs::write(&path, vec![1; 2 << 20]).unwrap();
+    let pmem = json!({ "id": "memory", "path_on_host": path });
+    for round in 1..=20 {
+        vm.put("/pmem/memory", &pmem);
+        let begin = Instant::now();
+        while vm.output().matches("slot 1: ").count() < round {
+            assert!(begin.elapsed() < PATIENCE, "{}", vm.output());
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(configured(vm, "pmem").len(), 1);
+        let force = if round % 2 == 0 { "" } else { "?force=true" };
+        vm.delete(&format!("/pmem/memory{force}"));
+        assert!(configured(vm, "pmem").is_empty());
+        let maps = fs::read_to_string(format!("/proc/{}/maps", vm.pid())).unwrap();
+        assert!(!maps.contains(&path.display().to_string()));
+    }
+    finish(vm);
+}
