@@ -2,11 +2,6 @@
 
 #![no_std]
 #![no_main]
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "lengths of one short frame"
-)]
-
 use rt::boot::BootInfo;
 use rt::device_memory::DeviceMemory;
 use rt::virtio::{Device, Part, Queue, Rings, net};
