@@ -75,6 +75,7 @@ fn attach(vm: &mut Vm) -> Result<()> {
     vm.put("/balloon", &balloon)?;
     vm.put("/console", &json!({"output_path": vm.scratch(TERMINAL)}))?;
     vm.put("/entropy", &json!({}))?;
+    vm.put("/hotplug/memory", &json!({"total_size_mib": 128}))?;
     let memory = vm.copy_image("root.ext4", PERSISTENT)?;
     let pmem = json!({"id": "memory", "path_on_host": memory});
     vm.put("/pmem/memory", &pmem)?;
@@ -90,7 +91,7 @@ fn have_their_drivers(vm: &mut Vm) -> Result<()> {
          echo $(cat $device/device) $(basename $(readlink $device/driver)); done | sort",
     )?;
     let expected = "0x0001 virtio_net\n0x0002 virtio_blk\n0x0002 virtio_blk\n0x0002 virtio_blk\n0x0003 virtio_console\n\
-                    0x0004 virtio_rng\n0x0005 virtio_balloon\n0x0013 vmw_vsock_virtio_transport\n0x001b virtio_pmem";
+                    0x0004 virtio_rng\n0x0005 virtio_balloon\n0x0013 vmw_vsock_virtio_transport\n0x0018 virtio_mem\n0x001b virtio_pmem";
     ensure!(found == expected, "the guest's drivers are:\n{found}");
     Ok(())
 }

@@ -9,6 +9,7 @@ mod everything;
 mod fio;
 mod hotplug;
 mod iperf;
+mod memory;
 mod net;
 mod pci;
 mod power;
@@ -48,6 +49,7 @@ tests! {
     drives::disks_shrink_and_change 400,
     everything::all_devices_on_mmio 600,
     everything::all_devices_on_pci 600,
+    memory::memory_grows_and_shrinks 400,
     boot::sees_four_cpus 180,
     boot::sees_two_cpus 180,
     hotplug::devices_come_and_go_by_themselves 240,
