@@ -23,32 +23,42 @@ pub(super) const ALIGNMENT: usize = 2 << 20;
 pub enum MemoryError {
     /// The host has no room for the mapping.
     #[error(
-        "Invalid Memory Configuration: Cannot create mmap region of {len} bytes for the guest; ask for less memory, or free some on the host"
+        "Invalid Memory Configuration: Cannot create mmap region: {}; {len} bytes are wanted for the guest: ask for less memory, or free some on the host",
+        words(error)
     )]
     Map {
         /// Size of the region.
         len: u64,
-        /// The kernel's answer.
-        source: io::Error,
+        /// The kernel's answer; part of the message, so not its source.
+        error: io::Error,
     },
     /// The pool of huge pages is too small.
     #[error(
-        "Invalid Memory Configuration: Cannot create mmap region of {len} bytes from 2 MiB pages; raise /proc/sys/vm/nr_hugepages, or set huge_pages to None"
+        "Invalid Memory Configuration: Cannot create mmap region: {}; {len} bytes are wanted from 2 MiB pages: raise /proc/sys/vm/nr_hugepages, or set huge_pages to None",
+        words(error)
     )]
     HugePages {
         /// Size of the region.
         len: u64,
-        /// The kernel's answer.
-        source: io::Error,
+        /// The kernel's answer; part of the message, so not its source.
+        error: io::Error,
     },
     /// The regions cannot be put together: more than the address space holds.
     #[error(
-        "Invalid Memory Configuration: {len} bytes do not fit a guest's address space; ask for less memory"
+        "Invalid Memory Configuration: Cannot create mmap region: {len} bytes do not fit a guest's address space; ask for less memory"
     )]
     TooLarge {
         /// Size of the region.
         len: u64,
     },
+}
+
+/// The kernel's answer, in the words that clients look for where there are such.
+fn words(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) => "Out of memory (os error 12)".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Who sees guest memory.
@@ -129,9 +139,9 @@ fn map_region(
 ) -> Result<GuestRegionMmap, MemoryError> {
     let too_large = || MemoryError::TooLarge { len };
     let size = usize::try_from(len).map_err(|_| too_large())?;
-    let (address, file) = map(size).map_err(|source| match pages {
-        HugePages::TwoMiB => MemoryError::HugePages { len, source },
-        HugePages::None | HugePages::Transparent => MemoryError::Map { len, source },
+    let (address, file) = map(size).map_err(|error| match pages {
+        HugePages::TwoMiB => MemoryError::HugePages { len, error },
+        HugePages::None | HugePages::Transparent => MemoryError::Map { len, error },
     })?;
     let region = adopt(address, size, file).map_err(|_| too_large())?;
     GuestRegionMmap::new(region, start).ok_or_else(too_large)

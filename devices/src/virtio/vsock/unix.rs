@@ -13,14 +13,14 @@ use rustix::net::{
 pub enum VsockError {
     /// The socket that the user named.
     #[error(
-        "Cannot create backend for vsock device: Error binding to the host-side Unix socket: {source}; {}",
-        remedy(source, path)
+        "Cannot create backend for vsock device: Error binding to the host-side Unix socket: {error}; {}",
+        remedy(error, path)
     )]
     Bind {
         /// Its path.
         path: PathBuf,
-        /// The host's answer.
-        source: io::Error,
+        /// The host's answer; part of the message, so not its source.
+        error: io::Error,
     },
     /// What waits for sockets.
     #[error(
@@ -39,9 +39,9 @@ pub(super) struct Listener {
 impl Listener {
     /// Makes the socket at `path`.
     pub(super) fn bind(path: &Path) -> Result<Self, VsockError> {
-        let failed = |source| VsockError::Bind {
+        let failed = |error| VsockError::Bind {
             path: path.to_owned(),
-            source,
+            error,
         };
         // The kernel would make a name up, and guests would reach sockets of the working directory (unix(7), autobind).
         if path.as_os_str().is_empty() {
