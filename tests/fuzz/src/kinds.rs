@@ -1,17 +1,21 @@
 //! Every device of the product, and the host's side of each.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use devices::memory::Blocks;
 use devices::virtio::block::{BlockChange, SharedRing};
+use devices::virtio::mem::{BlockSource, Region};
 use devices::virtio::pmem::Backing;
 use devices::virtio::transport::Slot;
-use devices::virtio::{Balloon, Block, Console, Net, Pmem, Rng, VirtioDevice, Vsock};
+use devices::virtio::{Balloon, Block, Console, Mem, Net, Pmem, Rng, VirtioDevice, Vsock};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -51,6 +55,8 @@ pub enum Kind {
     Console,
     /// A drive with several queues, its engine io_uring.
     BlockQueues,
+    /// Memory that is plugged by request.
+    Mem,
 }
 
 /// What the host has of a device.
@@ -71,6 +77,11 @@ const SERVICE: u32 = 1;
 /// Connections that the host opens at most.
 const MAX_STREAMS: usize = 8;
 
+/// Where memory is plugged, and how much, in blocks of which length.
+const PLUGGED_AT: u64 = 1 << 32;
+const PLUGGED_LEN: u64 = 8 << 20;
+const BLOCK: u64 = 1 << 20;
+
 /// The host's sockets, in a folder of `TMPDIR`; whoever set that removes it.
 static FOLDER: LazyLock<TempDir> =
     LazyLock::new(|| TempDir::new().expect("the host has a folder for files that go"));
@@ -81,7 +92,7 @@ static RING: LazyLock<SharedRing> = LazyLock::new(SharedRing::default);
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BlockSync,
         Self::BlockAsync,
         Self::BlockLimited,
@@ -94,6 +105,7 @@ impl Kind {
         Self::Pmem,
         Self::Console,
         Self::BlockQueues,
+        Self::Mem,
     ];
 
     /// The kind that a byte of an input chooses: by its lower digit, so that one of text can.
@@ -163,6 +175,7 @@ impl Host {
                 free_page_reporting: true,
             })),
             Kind::Pmem => self.pmem(),
+            Kind::Mem => Box::new(plugged_by_request()),
             Kind::Console => Box::new(Console::open(&self.console()).expect("a file takes output")),
         }
     }
@@ -266,6 +279,7 @@ impl Host {
             Kind::Net | Kind::NetPairs => self.exchange_frames(bytes),
             Kind::Vsock => self.connect(bytes),
             Kind::Balloon => command_balloon(slot, bytes),
+            Kind::Mem => command_mem(slot, bytes),
         }
     }
 
@@ -357,6 +371,56 @@ fn command_balloon(slot: &Slot, bytes: &mut Bytes<'_>) -> Option<()> {
     });
     slot.notify_config_change();
     Some(())
+}
+
+/// A user wants more or less memory plugged.
+fn command_mem(slot: &Slot, bytes: &mut Bytes<'_>) -> Option<()> {
+    let size_mib = bytes.byte()?;
+    change_device(slot, |mem: &mut Mem| {
+        // What is no number of slots is refused.
+        let _ = mem.request(size_mib.into());
+        let status = mem.status();
+        assert!(status.plugged_size_mib <= status.total_size_mib);
+    });
+    slot.notify_config_change();
+    Some(())
+}
+
+/// Eight blocks of 1 MiB, of which 4 MiB are requested.
+fn plugged_by_request() -> Mem {
+    let mut mem = Mem::new(Region {
+        start: GuestAddress(PLUGGED_AT),
+        slot_size: 4 << 20,
+        blocks: Blocks::new(BLOCK, PLUGGED_LEN),
+        source: Box::new(Checked::default()),
+    });
+    mem.request(4).expect("a whole slot");
+    mem
+}
+
+/// Has the host's memory only in its books: nothing is plugged twice.
+#[derive(Default)]
+struct Checked(BTreeSet<u64>);
+
+impl BlockSource for Checked {
+    fn plug(&mut self, range: Range<u64>) -> io::Result<()> {
+        assert!(range.end <= PLUGGED_LEN && !range.is_empty(), "{range:?}");
+        // The host refuses one in two of the last slot.
+        if range.end == PLUGGED_LEN && self.0.len() % 2 == 1 {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        for block in range.step_by(1 << 20) {
+            assert!(self.0.insert(block), "plugged twice: {block:#x}");
+        }
+        Ok(())
+    }
+
+    fn unplug(&mut self, range: Range<u64>) -> io::Result<()> {
+        for block in range.step_by(1 << 20) {
+            self.0.remove(&block);
+        }
+        Ok(())
+    }
 }
 
 /// Changes a device as a command does: while it stands still.
