@@ -16,7 +16,7 @@ use crate::router::{Api, Request, Vmm};
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 enum ActionType {
-    /// Write the metrics now.
+    /// Write the metrics now, where a file for them was configured. This build has none and writes nothing.
     FlushMetrics,
     /// Boot.
     InstanceStart,
@@ -35,7 +35,7 @@ pub(super) struct Action {
     action_type: ActionType,
 }
 
-/// Writes the metrics; there are none without a target for them.
+/// Writes the metrics where a file for them was configured. This build refuses `PUT /metrics`, so there is none.
 struct FlushMetrics;
 
 impl Command for FlushMetrics {
