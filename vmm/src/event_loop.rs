@@ -28,6 +28,10 @@ const MESSAGES: usize = 64;
 /// What the API asks, ready to run.
 pub(crate) type Job = Box<dyn FnOnce(&mut Vm) + Send>;
 
+/// A job that is to be done later: when, and a number that tells jobs of one time apart.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Appointment(Instant, u64);
+
 /// What other threads tell the event loop.
 pub(crate) enum Message {
     /// A request with its way back.
@@ -103,8 +107,8 @@ pub(crate) struct EventLoop {
     postponed: VecDeque<Message>,
     /// Messages since workers had their turn.
     served: usize,
-    /// What is to be done later, with a number that tells jobs of one time apart.
-    later: BTreeMap<(Instant, u64), Job>,
+    /// What is to be done later.
+    later: BTreeMap<Appointment, Job>,
     jobs: u64,
 }
 
@@ -126,10 +130,22 @@ impl EventLoop {
         })
     }
 
-    /// Has `job` done when `delay` is over, unless the machine ends first.
-    pub(crate) fn after(&mut self, delay: Duration, job: Job) {
+    /// Has `job` done when `delay` is over, unless the machine ends first or it is called off.
+    pub(crate) fn after(&mut self, delay: Duration, job: Job) -> Appointment {
         self.jobs += 1;
-        self.later.insert((Instant::now() + delay, self.jobs), job);
+        let at = Instant::now() + delay;
+        self.later.insert(Appointment(at, self.jobs), job);
+        Appointment(at, self.jobs)
+    }
+
+    /// Has nothing done then; nothing is to call off once the job was done.
+    pub(crate) fn call_off(&mut self, appointment: &Appointment) {
+        self.later.remove(appointment);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_appointments(&self) -> bool {
+        !self.later.is_empty()
     }
 
     /// A job whose time has come.
@@ -143,7 +159,7 @@ impl EventLoop {
         if self.served >= MESSAGES {
             return 0;
         }
-        let Some(((at, _), _)) = self.later.first_key_value() else {
+        let Some((Appointment(at, _), _)) = self.later.first_key_value() else {
             return -1;
         };
         let left = at.saturating_duration_since(Instant::now());
@@ -404,6 +420,22 @@ mod tests {
         assert!(start.elapsed() >= Duration::from_millis(30));
         assert_eq!(heard.try_iter().collect::<Vec<_>>(), [10, 10, 30]);
         assert_eq!(event_loop.timeout_ms(), -1, "an idle loop has no timer");
+    }
+
+    #[test]
+    fn a_job_that_is_called_off_leaves_no_timer() {
+        let (_sender, receiver) = channel().unwrap();
+        let mut event_loop = EventLoop::new(receiver).unwrap();
+        let mut after = |delay_s| {
+            let job = Box::new(|_: &mut Vm| {});
+            event_loop.after(Duration::from_secs(delay_s), job)
+        };
+        let (first, second) = (after(60), after(3600));
+        event_loop.call_off(&first);
+        assert!(event_loop.timeout_ms() > 60_000);
+        event_loop.call_off(&first);
+        event_loop.call_off(&second);
+        assert_eq!(event_loop.timeout_ms(), -1);
     }
 
     #[test]

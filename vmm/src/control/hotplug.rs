@@ -18,6 +18,7 @@ use vm_config::DeviceId;
 
 use super::{ANY_STATE, Command, CommandError, HotplugError};
 use crate::configuration::Configuration;
+use crate::event_loop::Appointment;
 use crate::{Lifecycle, Vm};
 
 /// How long a guest may take to let go of a device.
@@ -62,14 +63,13 @@ pub struct RemoveDevice {
 #[derive(Default)]
 pub(crate) struct Removals {
     pending: BTreeMap<u8, Removal>,
-    /// Tells removals of one slot apart.
-    count: u64,
 }
 
 struct Removal {
     kind: RemovableKind,
     id: DeviceId,
-    number: u64,
+    /// When the guest's time is up; called off when the removal ends before.
+    end: Appointment,
     /// Everybody who asked for it.
     done: Vec<Done>,
 }
@@ -184,36 +184,25 @@ impl Vm {
             removal.done.push(request.done);
             return;
         }
-        self.removals.count += 1;
-        let number = self.removals.count;
+        let give_up = Box::new(move |vm: &mut Self| vm.give_up(device));
         let removal = Removal {
             kind: request.kind,
             id: request.id,
-            number,
+            end: self.event_loop.after(REMOVAL_TIMEOUT, give_up),
             done: vec![request.done],
         };
         self.removals.pending.insert(device, removal);
-        let give_up = Box::new(move |vm: &mut Self| vm.give_up(device, number));
-        self.event_loop.after(REMOVAL_TIMEOUT, give_up);
     }
 
-    /// The time of removal `number` is up, unless it ended before.
-    fn give_up(&mut self, device: u8, number: u64) {
-        let pending = &mut self.removals.pending;
-        if pending
-            .get(&device)
-            .is_none_or(|removal| removal.number != number)
-        {
+    /// The time of the removal in slot `device` is up.
+    fn give_up(&mut self, device: u8) {
+        let Some(removal) = self.removals.pending.remove(&device) else {
             return;
-        }
+        };
         if let Some(machine) = &self.machine {
             machine.take_back(device);
         }
-        for done in pending
-            .remove(&device)
-            .into_iter()
-            .flat_map(|removal| removal.done)
-        {
+        for done in removal.done {
             done(Err(HotplugError::NoAnswer.into()));
         }
     }
@@ -224,8 +213,11 @@ impl Vm {
             machine.unplug(device, how, self.lifecycle, &mut self.event_loop);
         }
         self.config.forget(kind, id);
-        let removal = self.removals.pending.remove(&device);
-        for done in removal.into_iter().flat_map(|removal| removal.done) {
+        let Some(removal) = self.removals.pending.remove(&device) else {
+            return;
+        };
+        self.event_loop.call_off(&removal.end);
+        for done in removal.done {
             done(Ok(()));
         }
     }
@@ -273,10 +265,30 @@ mod tests {
     }
 
     #[test]
+    fn a_removal_that_ended_leaves_nothing_to_be_done_later() {
+        let mut vm = vm();
+        let (said, heard) = mpsc::channel();
+        for _ in 0..2 {
+            let said = said.clone();
+            let request = RemoveDevice {
+                kind: RemovableKind::Drive,
+                id: DeviceId("disk".to_owned()),
+                consent: Consent::Needed,
+                done: Box::new(move |result| said.send(result.is_ok()).unwrap()),
+            };
+            vm.await_release(3, request);
+        }
+        assert!(vm.event_loop.has_appointments());
+        vm.released(3);
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [true, true]);
+        assert!(!vm.event_loop.has_appointments());
+    }
+
+    #[test]
     fn a_release_that_nobody_waits_for_changes_nothing() {
         let mut vm = vm();
         vm.released(3);
-        vm.give_up(3, 1);
+        vm.give_up(3);
         assert!(vm.removals.pending.is_empty());
     }
 }
