@@ -2,7 +2,8 @@
 
 use std::mem::ManuallyDrop;
 
-use vm_config::DeviceTransport;
+use devices::virtio::VirtioDevice;
+use vm_config::{DeviceId, DeviceTransport};
 
 use crate::configuration::Configuration;
 use crate::control::Removals;
@@ -79,6 +80,23 @@ impl Vm {
         let result = change(machine);
         machine.resume(&mut self.event_loop);
         result
+    }
+
+    /// Lets `look` see the configured device `id` of the started machine, which goes on meanwhile. While its driver
+    /// starts or resets it a device cannot be seen; that is over when the vCPUs stand still.
+    ///
+    /// # Errors
+    /// That the machine is not started.
+    pub(crate) fn look_at<D: VirtioDevice, R>(
+        &mut self,
+        id: &DeviceId,
+        look: impl Fn(&D) -> R,
+    ) -> Result<Option<R>, CommandError> {
+        let machine = self.machine.as_ref().ok_or(CommandError::BeforeStart)?;
+        match machine.look(id, &look) {
+            None => self.change_machine(|machine| Ok(machine.look(id, &look))),
+            seen => Ok(seen),
+        }
     }
 
     /// Checks the state and runs the command.

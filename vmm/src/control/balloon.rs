@@ -183,16 +183,14 @@ fn look<R>(
     vm: &mut Vm,
     look: impl Fn(&Balloon) -> Result<R, BalloonError>,
 ) -> Result<R, CommandError> {
-    let id = balloon_id();
     let not_found = || CommandError::Internal(BalloonUpdateError::NotFound);
-    let machine = vm.machine.as_ref().ok_or(CommandError::BeforeStart)?;
-    let looked = match machine.look(&id, &look) {
-        Some(result) => result,
-        None if vm.config.balloon.is_none() => return Err(not_found()),
-        // Its driver resets it just now, which is over when the vCPUs stand still.
-        None => vm.change_machine(|machine| machine.look(&id, &look).ok_or_else(not_found))?,
-    };
-    looked.map_err(|error| CommandError::Internal(error.into()))
+    if vm.config.balloon.is_none() {
+        return Err(not_found());
+    }
+    let looked = vm.look_at(&balloon_id(), look)?;
+    looked
+        .ok_or_else(not_found)?
+        .map_err(|error| CommandError::Internal(error.into()))
 }
 
 /// Changes a balloon that a driver runs.

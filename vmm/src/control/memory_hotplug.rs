@@ -42,9 +42,12 @@ impl Command for GetMemoryHotplug {
     const ALLOWED: &'static [Lifecycle] = AFTER_START;
 
     fn run(self, vm: &mut Vm) -> Result<MemoryHotplugStatus, CommandError> {
-        let machine = vm.machine.as_ref().ok_or(CommandError::BeforeStart)?;
-        let status = machine.look(&mem_id(), Mem::status);
-        Ok(status.ok_or(MemoryHotplugUpdateError::NotFound)?)
+        use MemoryHotplugUpdateError::NotFound;
+        if vm.config.memory_hotplug.is_none() {
+            return Err(NotFound.into());
+        }
+        let status = vm.look_at(&mem_id(), Mem::status)?;
+        Ok(status.ok_or(NotFound)?)
     }
 }
 
