@@ -10,7 +10,7 @@ use super::{
     AFTER_START, ANY_STATE, BEFORE_START, Command, CommandError, DriveError, DrivePatchError,
     HotplugError, NetworkError,
 };
-use crate::configuration::Attachment;
+use crate::configuration::{Attachment, Configuration};
 use crate::machine::RunningMachine;
 use crate::memory::Sharing;
 use crate::{Lifecycle, Vm, process};
@@ -95,7 +95,7 @@ impl PutDrive {
             return Err(HotplugError::InUse.into());
         }
         if drive.is_root_device {
-            return Err(DriveError::RootExists.into());
+            return Err(refused_root(&vm.config).into());
         }
         if drive.socket.is_some() && vm.config.memory_sharing() == Sharing::Private {
             return Err(HotplugError::PrivateMemory.into());
@@ -104,6 +104,21 @@ impl PutDrive {
         machine.plug(id, device, None, &vm.sender)?;
         vm.config.drives.push(Attachment::taken(self.0));
         Ok(())
+    }
+}
+
+/// Why a guest that runs gets no root drive.
+fn refused_root(config: &Configuration) -> DriveError {
+    if config
+        .drives
+        .iter()
+        .any(|drive| drive.config.is_root_device)
+    {
+        DriveError::RootExists
+    } else if config.pmem.iter().any(|pmem| pmem.root_device) {
+        DriveError::RootIsPmem
+    } else {
+        DriveError::RootAfterStart
     }
 }
 
@@ -303,6 +318,20 @@ mod tests {
         put(0).unwrap();
         let refused = put(MAX_DESCRIBED).unwrap_err();
         assert!(matches!(refused, CommandError::Drive(DriveError::TooMany)));
+    }
+
+    #[test]
+    fn a_root_that_comes_too_late_hears_why() {
+        let mut vm = vm();
+        let refused = |vm: &Vm| refused_root(&vm.config).to_string();
+        assert!(refused(&vm).contains("before the start"));
+        let pmem = json!({ "id": "p", "path_on_host": "/p", "root_device": true });
+        vm.config.pmem = vec![serde_json::from_value(pmem).unwrap()];
+        assert!(refused(&vm).contains("defined as a pmem device"));
+        let drive = json!({ "drive_id": "d", "is_root_device": true, "path_on_host": "/d" });
+        let drive = Attachment::taken(serde_json::from_value(drive).unwrap());
+        vm.config.drives.push(drive);
+        assert!(refused(&vm).contains("A root block device already exists!"));
     }
 
     #[test]

@@ -149,6 +149,9 @@ pub enum DriveError {
     /// There is one root at most.
     #[error("Attempt to add block as a root device while the root device defined as a pmem device")]
     RootIsPmem,
+    /// A guest that runs has its root already.
+    #[error("a root device is given before the start; make is_root_device false")]
+    RootAfterStart,
     /// More than can be described.
     #[error(
         "there are {MAX_DESCRIBED} drives already, more than a machine has room for; leave this one out, or replace one by its drive_id"

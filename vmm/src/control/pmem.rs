@@ -5,6 +5,7 @@ use vm_config::{PmemConfig, PmemPatch};
 
 use super::devices::{MAX_DESCRIBED, machine_with_pci};
 use super::{AFTER_START, ANY_STATE, Command, CommandError, HotplugError};
+use crate::configuration::Configuration;
 use crate::pmem::{self, OpenPmem, PmemError};
 use crate::{Lifecycle, Vm};
 
@@ -22,6 +23,9 @@ pub enum PmemConfigError {
     /// There is one root at most.
     #[error("Attempt to add pmem as a root device while the root device defined as a block device")]
     RootIsDrive,
+    /// A guest that runs has its root already.
+    #[error("a root device is given before the start; leave root_device out")]
+    RootAfterStart,
     /// More than can be described.
     #[error(
         "there are {MAX_DESCRIBED} pmem devices already, more than a machine has room for; leave this one out, or replace one by its id"
@@ -80,20 +84,28 @@ impl PutPmem {
             return Err(HotplugError::InUse.into());
         }
         if stated.root_device {
-            let mut drives = vm.config.drives.iter();
-            let has_root_drive = drives.any(|drive| drive.config.is_root_device);
-            return Err(if has_root_drive {
-                PmemConfigError::RootIsDrive
-            } else {
-                PmemConfigError::RootExists
-            }
-            .into());
+            return Err(refused_root(&vm.config).into());
         }
         let opened = pmem::open(stated, machine.vm().memory_slots());
         let OpenPmem { device, slot } = opened.map_err(PmemConfigError::Create)?;
         machine.plug(id, Box::new(device), Some(slot), &vm.sender)?;
         vm.config.pmem.push(self.0);
         Ok(())
+    }
+}
+
+/// Why a guest that runs gets no root pmem device.
+fn refused_root(config: &Configuration) -> PmemConfigError {
+    if config.pmem.iter().any(|pmem| pmem.root_device) {
+        PmemConfigError::RootExists
+    } else if config
+        .drives
+        .iter()
+        .any(|drive| drive.config.is_root_device)
+    {
+        PmemConfigError::RootIsDrive
+    } else {
+        PmemConfigError::RootAfterStart
     }
 }
 
@@ -114,5 +126,30 @@ impl Command for PatchPmem {
         let stated = &mut vm.config.pmem[place];
         *stated = stated.patched(&patch);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::configuration::Attachment;
+    use crate::vm::tests::vm;
+
+    #[test]
+    fn a_root_that_comes_too_late_hears_why() {
+        let mut vm = vm();
+        let refused = |vm: &Vm| refused_root(&vm.config).to_string();
+        assert!(refused(&vm).contains("before the start"));
+        let drive = json!({ "drive_id": "d", "is_root_device": true, "path_on_host": "/d" });
+        let drive = Attachment::taken(serde_json::from_value(drive).unwrap());
+        vm.config.drives.push(drive);
+        assert!(refused(&vm).contains("defined as a block device"));
+        let pmem = json!({ "id": "p", "path_on_host": "/p", "root_device": true });
+        vm.execute(PutPmem(serde_json::from_value(pmem.clone()).unwrap()))
+            .unwrap_err();
+        vm.config.pmem = vec![serde_json::from_value(pmem).unwrap()];
+        assert!(refused(&vm).contains("A root pmem device already exist"));
     }
 }
