@@ -60,6 +60,11 @@ impl<C, D> Attachment<C, D> {
         }
     }
 
+    /// The device, while no machine has it.
+    pub(crate) fn device_mut(&mut self) -> Option<&mut D> {
+        self.device.as_mut()
+    }
+
     /// Lets go of the device; whoever takes it next opens it again.
     pub(crate) fn close(&mut self) {
         self.device = None;

@@ -92,6 +92,16 @@ impl Vsock {
         })
     }
 
+    /// Gives the guest another address; its socket stays. For a device that no driver ran yet.
+    pub fn set_guest_cid(&mut self, cid: u32) {
+        let cid = u64::from(cid);
+        self.config = cid.to_le_bytes();
+        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(muxer) = home.as_mut() {
+            muxer.set_cid(cid);
+        }
+    }
+
     /// What it counts.
     #[must_use]
     pub fn metrics(&self) -> Arc<VsockMetrics> {

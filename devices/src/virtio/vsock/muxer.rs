@@ -47,8 +47,9 @@ const TIMER: u64 = u64::MAX - 1;
 
 /// The connections, and what watches their sockets.
 pub(super) struct Muxer {
-    // Fixed configuration.
+    /// Fixed once a driver runs.
     cid: u64,
+    // Fixed configuration.
     /// Connections at a time.
     capacity: usize,
     // Runtime glue.
@@ -115,6 +116,11 @@ impl Muxer {
             has_waiting: true,
             is_timer_armed: false,
         })
+    }
+
+    /// Gives the guest another address, before there are connections.
+    pub(super) fn set_cid(&mut self, cid: u64) {
+        self.cid = cid;
     }
 
     /// Ends all connections; those that host processes ask for still wait.
