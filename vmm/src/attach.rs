@@ -9,7 +9,7 @@ use devices::legacy::ioapic::{self, IoApic};
 use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
 use devices::pci::bus::{CONFIG_PORTS_LEN, ECAM_LEN};
 use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, hotplug};
-use devices::virtio::block::{self, DiskError};
+use devices::virtio::block::{self, DiskError, LockWait};
 use devices::virtio::console::{Console, ConsoleError};
 use devices::virtio::net::{Net, NetError};
 use devices::virtio::rng::Rng;
@@ -140,7 +140,7 @@ pub(crate) fn attach_devices(
         push_pmem_root(cmdline, index, config.pmem[index].read_only);
     }
     for drive in &mut config.drives {
-        let device = drive.take(|stated| block::open(stated, &config.ring))?;
+        let device = drive.take(|stated| block::open(stated, &config.ring, LockWait::Second))?;
         if drive.config.is_root_device {
             push_root(cmdline, &drive.config, device.as_ref());
         }

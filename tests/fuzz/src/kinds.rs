@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use devices::memory::Blocks;
-use devices::virtio::block::{BlockChange, SharedRing};
+use devices::virtio::block::{BlockChange, LockWait, SharedRing};
 use devices::virtio::mem::{BlockSource, Region};
 use devices::virtio::pmem::Backing;
 use devices::virtio::transport::Slot;
@@ -193,7 +193,10 @@ impl Host {
     }
 
     fn block(&self, more: &Value) -> Box<dyn VirtioDevice> {
-        Box::new(Block::open(&self.drive(more), &RING).expect("a file in memory is a disk"))
+        Box::new(
+            Block::open(&self.drive(more), &RING, LockWait::Second)
+                .expect("a file in memory is a disk"),
+        )
     }
 
     /// The drive, with `more` said of it.

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use devices::testing::{Buffer, FakeGuest, Guest};
 use devices::virtio::Block;
-use devices::virtio::block::SharedRing;
+use devices::virtio::block::{LockWait, SharedRing};
 use fuzz::bytes::Bytes;
 use fuzz::file;
 use fuzz::kinds::{Host, Kind};
@@ -25,9 +25,12 @@ fuzz_target!(|input: &[u8]| {
     let host = Host::new(Kind::BlockOverlay);
     let overlay = file::holding(&[]);
     let drive = host.drive(&json!({"overlay_path": file::path(&overlay)}));
-    drop(Block::open(&drive, &SharedRing::default()).expect("an empty file becomes one"));
+    drop(
+        Block::open(&drive, &SharedRing::default(), LockWait::Second)
+            .expect("an empty file becomes one"),
+    );
     change(&overlay, Bytes::new(input));
-    if let Ok(disk) = Block::open(&drive, &SharedRing::default()) {
+    if let Ok(disk) = Block::open(&drive, &SharedRing::default(), LockWait::Second) {
         let mut guest = <FakeGuest as Guest>::running(Box::new(disk), 0);
         for sector in [0, 1, 63, 64, 1 << 40] {
             request(&mut guest, 0, sector);
@@ -37,7 +40,7 @@ fuzz_target!(|input: &[u8]| {
         guest.write(0x70, 0);
     }
     // Whatever it says, it is refused or taken again.
-    let _ = Block::open(&drive, &SharedRing::default());
+    let _ = Block::open(&drive, &SharedRing::default(), LockWait::Second);
 });
 
 /// Puts bytes of the input over those of the file, makes it longer or shorter, and puts the checksum right.

@@ -1,7 +1,7 @@
 //! `/drives`, `/network-interfaces`, `/vsock` and `/entropy`.
 
 use devices::virtio::VirtioDevice;
-use devices::virtio::block::{self, Block, BlockChange, DiskError, VhostUserBlock};
+use devices::virtio::block::{self, Block, BlockChange, DiskError, LockWait, VhostUserBlock};
 use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
 use vm_config::{Drive, DrivePatch, Entropy, MacAddress, NetworkInterface, NetworkInterfacePatch};
@@ -73,7 +73,8 @@ impl PutDrive {
                 drives[index].close();
             }
         }
-        let device = block::open(&drive, &vm.config.ring).map_err(DriveError::Create)?;
+        let device = block::open(&drive, &vm.config.ring, LockWait::Second);
+        let device = device.map_err(DriveError::Create)?;
         let is_root = drive.is_root_device;
         let attachment = Attachment::new(drive, device);
         match place {
@@ -100,7 +101,8 @@ impl PutDrive {
         if drive.socket.is_some() && vm.config.memory_sharing() == Sharing::Private {
             return Err(HotplugError::PrivateMemory.into());
         }
-        let device = block::open(drive, &vm.config.ring).map_err(DriveError::Create)?;
+        let device = block::open(drive, &vm.config.ring, LockWait::None);
+        let device = device.map_err(DriveError::Create)?;
         machine.plug(id, device, None, &vm.sender)?;
         vm.config.drives.push(Attachment::taken(self.0));
         Ok(())
@@ -143,8 +145,9 @@ impl Command for PatchDrive {
             (Some(_), true) => return refresh(vm, &patch),
             (None, false) => {}
         }
-        let patched = vm.config.drives[place].config.patched(&patch);
-        let change = BlockChange::prepare(&patched, &patch).map_err(|why| refuse(why.into()))?;
+        let drive = &vm.config.drives[place].config;
+        let patched = drive.patched(&patch);
+        let change = BlockChange::prepare(drive, &patch).map_err(|why| refuse(why.into()))?;
         let old = vm.change_machine(|machine| {
             machine
                 .change_device(&patch.drive_id, |block: &mut Block| block.change(change))

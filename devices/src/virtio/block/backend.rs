@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vm_config::Drive;
 
 use super::file::{DiskError, DiskFile, SERIAL_LEN};
-use super::overlay::Overlay;
+use super::overlay::{LockWait, Overlay};
 use super::request::{Disk, Range};
 use crate::sys::segments::Segments;
 
@@ -35,7 +35,7 @@ impl Backend {
     ///
     /// # Errors
     /// [`DiskError`] says what is wrong with the drive and what to do.
-    pub fn open(drive: &Drive) -> Result<Self, DiskError> {
+    pub fn open(drive: &Drive, wait: LockWait) -> Result<Self, DiskError> {
         let path = drive.path_on_host.as_ref().ok_or(DiskError::NoBackend)?;
         let is_read_only = drive.is_read_only.unwrap_or(false);
         let Some(overlay_path) = &drive.overlay_path else {
@@ -45,7 +45,7 @@ impl Backend {
             return Err(DiskError::ReadOnlyOverlay);
         }
         let base = DiskFile::open(path, true)?;
-        let overlay = Overlay::open(overlay_path, &base, path);
+        let overlay = Overlay::open(overlay_path, &base, path, wait);
         Ok(Self::Overlay(overlay.map_err(|why| {
             DiskError::Overlay {
                 path: overlay_path.clone(),

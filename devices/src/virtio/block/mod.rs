@@ -31,6 +31,8 @@ use backend::Backend;
 use config::ConfigSpace;
 pub use file::DiskError;
 use file::{SERIAL_LEN, padded};
+pub use overlay::LockWait;
+use overlay::OverlayError;
 use request::{Disk, MAX_DISCARD_RANGES};
 pub use vhost_user::VhostUserBlock;
 use worker::BlockWorker;
@@ -53,9 +55,13 @@ pub const MAX_QUEUES: u16 = 32;
 ///
 /// # Errors
 /// [`DiskError`] says what is wrong with the drive and what to do.
-pub fn open(drive: &Drive, ring: &SharedRing) -> Result<Box<dyn VirtioDevice>, DiskError> {
+pub fn open(
+    drive: &Drive,
+    ring: &SharedRing,
+    wait: LockWait,
+) -> Result<Box<dyn VirtioDevice>, DiskError> {
     Ok(match drive.socket {
-        None => Box::new(Block::open(drive, ring)?),
+        None => Box::new(Block::open(drive, ring, wait)?),
         Some(_) => Box::new(VhostUserBlock::connect(drive)?),
     })
 }
@@ -81,7 +87,7 @@ impl Block {
     ///
     /// # Errors
     /// [`DiskError`] says what is wrong with the drive and what to do.
-    pub fn open(drive: &Drive, ring: &SharedRing) -> Result<Self, DiskError> {
+    pub fn open(drive: &Drive, ring: &SharedRing, wait: LockWait) -> Result<Self, DiskError> {
         match (&drive.path_on_host, &drive.socket) {
             (Some(_), None) => {}
             (None, Some(_)) => return Err(DiskError::SocketAfterStart),
@@ -95,7 +101,7 @@ impl Block {
             BlockEngine::Sync => None,
             BlockEngine::Async => Some(ring.get().map_err(DiskError::NoUring)?),
         };
-        let backend = Backend::open(drive)?;
+        let backend = Backend::open(drive, wait)?;
         Ok(Self {
             features: offered(drive, &backend),
             queues,
@@ -180,18 +186,25 @@ pub struct BlockChange {
 }
 
 impl BlockChange {
-    /// Opens what `patch` names, as `patched`, the drive after it, wants it.
+    /// Opens what `patch` names for a drive that is `drive` so far and runs.
     ///
     /// # Errors
     /// [`DiskError`] says what is wrong with the file and what to do.
-    pub fn prepare(patched: &Drive, patch: &DrivePatch) -> Result<Self, DiskError> {
+    pub fn prepare(drive: &Drive, patch: &DrivePatch) -> Result<Self, DiskError> {
         let is_opened = match (&patch.path_on_host, &patch.overlay_path) {
-            (Some(_), None) if patched.overlay_path.is_some() => {
+            (Some(_), None) if drive.overlay_path.is_some() => {
                 return Err(DiskError::OverlayOfAnother);
+            }
+            (_, Some(path)) if drive.overlay_path.as_ref() == Some(path) => {
+                return Err(DiskError::Overlay {
+                    path: path.clone(),
+                    why: OverlayError::Own,
+                });
             }
             (path, overlay_path) => path.is_some() || overlay_path.is_some(),
         };
-        let backend = is_opened.then(|| Backend::open(patched)).transpose()?;
+        let open = || Backend::open(&drive.patched(patch), LockWait::None);
+        let backend = is_opened.then(open).transpose()?;
         Ok(Self {
             backend,
             limits: patch.rate_limiter,

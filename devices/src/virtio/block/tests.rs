@@ -51,7 +51,7 @@ fn drive(image: &NamedTempFile) -> Drive {
 }
 
 fn open(drive: &Drive) -> Result<Block, DiskError> {
-    Block::open(drive, &SharedRing::default())
+    Block::open(drive, &SharedRing::default(), LockWait::Second)
 }
 
 fn guest(drive: &Drive) -> FakeGuest {
@@ -498,7 +498,7 @@ fn requests_do_not_allocate() {
 
 /// What `PATCH` makes of the running `guest`, whose drive was `drive`.
 fn patch(guest: &FakeGuest, drive: &Drive, patch: &DrivePatch) {
-    let change = BlockChange::prepare(&drive.patched(patch), patch).unwrap();
+    let change = BlockChange::prepare(drive, patch).unwrap();
     guest.transport.slot().pause();
     let changed = guest.transport.slot().change(|device| {
         let device: &mut dyn std::any::Any = device;

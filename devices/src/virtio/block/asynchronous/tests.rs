@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 use vm_config::{BlockEngine, CacheType, DeviceId, Drive, DrivePatch};
 use vm_memory::Bytes;
 
-use super::super::{Block, BlockChange, SharedRing};
+use super::super::{Block, BlockChange, LockWait, SharedRing};
 use super::*;
 use crate::testing::suite::device_suite;
 use crate::testing::{Bench, Buffer, FakeGuest};
@@ -59,7 +59,7 @@ fn drive(image: &NamedTempFile) -> Drive {
 }
 
 fn open(image: &NamedTempFile) -> Block {
-    Block::open(&drive(image), &SharedRing::default()).unwrap()
+    Block::open(&drive(image), &SharedRing::default(), LockWait::Second).unwrap()
 }
 
 fn guest(image: &NamedTempFile) -> FakeGuest {
@@ -212,7 +212,7 @@ fn requests_go_to_the_old_file_before_a_patch_and_to_the_new_one_after() {
         overlay_path: None,
         rate_limiter: None,
     };
-    let change = BlockChange::prepare(&drive(&first).patched(&patch), &patch).unwrap();
+    let change = BlockChange::prepare(&drive(&first), &patch).unwrap();
     guest.transport.slot().pause();
     let changed = guest.transport.slot().change(|device| {
         let device: &mut dyn std::any::Any = device;
@@ -234,7 +234,7 @@ fn requests_go_to_the_old_file_before_a_patch_and_to_the_new_one_after() {
 fn drives_share_a_ring_and_get_their_own() {
     let images = [image(), image()];
     let ring = SharedRing::default();
-    let open = |image| Block::open(&drive(image), &ring).unwrap();
+    let open = |image| Block::open(&drive(image), &ring, LockWait::Second).unwrap();
     let mut guests = images
         .each_ref()
         .map(|image| FakeGuest::running(Box::new(open(image)), 0));

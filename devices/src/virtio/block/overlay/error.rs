@@ -16,6 +16,11 @@ pub enum OverlayError {
     /// The base itself.
     #[error("is the file that `path_on_host` names; give the overlay a file of its own")]
     IsBase,
+    /// The drive has it.
+    #[error(
+        "is in use by this drive already; name another, or one that does not exist yet to start from the base again"
+    )]
+    Own,
     /// Another holds its lock.
     #[error(
         "is in use by this microVM or another; each drive needs an overlay of its own, and only the base can be shared"

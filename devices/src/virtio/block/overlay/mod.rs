@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use error::OverlayError;
+pub use open::LockWait;
 
 use self::bitmap::Bitmap;
 use self::layout::Layout;

@@ -16,6 +16,15 @@ use super::header::{Base, HEADER_LEN, Header};
 use super::layout::Layout;
 use super::{Overlay, OverlayError};
 
+/// Whether the lock of an overlay is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockWait {
+    /// A second, which holds the thread up: before a guest runs. A monitor that was killed may hold it that long.
+    Second,
+    /// Not at all: while a guest runs.
+    None,
+}
+
 /// How long to wait for an overlay's lock. The kernel ends an io_uring, and what it still writes, a moment after the
 /// process that is gone and was waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -34,7 +43,12 @@ impl Overlay {
     ///
     /// # Errors
     /// [`OverlayError`] says what to do; the file is as it was then.
-    pub fn open(path: &Path, base: &DiskFile, base_path: &Path) -> Result<Self, OverlayError> {
+    pub fn open(
+        path: &Path,
+        base: &DiskFile,
+        base_path: &Path,
+        wait: LockWait,
+    ) -> Result<Self, OverlayError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -54,7 +68,7 @@ impl Overlay {
             return Err(OverlayError::NotAFile);
         }
         make_blocking(&file).map_err(OverlayError::Io)?;
-        lock(&file)?;
+        lock(&file, wait)?;
         let identity = Identity {
             len: base.disk().len,
             base: if below.file_type().is_block_device() {
@@ -102,8 +116,12 @@ impl<M: Medium> Overlay<M> {
 }
 
 /// Makes sure that nobody else writes the file.
-fn lock(file: &File) -> Result<(), OverlayError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+fn lock(file: &File, wait: LockWait) -> Result<(), OverlayError> {
+    let patience = match wait {
+        LockWait::Second => LOCK_PATIENCE,
+        LockWait::None => Duration::ZERO,
+    };
+    let deadline = Instant::now() + patience;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),

@@ -49,7 +49,7 @@ impl Bed {
 
     fn open(&self, path: &Path) -> Result<Overlay, OverlayError> {
         let base = DiskFile::open(self.base.path(), true).unwrap();
-        Overlay::open(path, &base, self.base.path())
+        Overlay::open(path, &base, self.base.path(), LockWait::Second)
     }
 
     fn segments(&self, len: u64) -> Segments {

@@ -2,7 +2,7 @@
 
 use vm_config::{BlockEngine, CacheType, DeviceId, Drive, DrivePatch};
 
-use super::super::super::{Block, BlockChange, DiskError, SharedRing};
+use super::super::super::{Block, BlockChange, DiskError, LockWait, SharedRing};
 use super::*;
 use crate::testing::{Bench, Buffer, FakeGuest};
 use crate::virtio::transport::Transport;
@@ -48,7 +48,7 @@ fn drive(bed: &Bed, overlay: &str, engine: BlockEngine) -> Drive {
 }
 
 fn open(drive: &Drive) -> Result<Block, DiskError> {
-    Block::open(drive, &SharedRing::default())
+    Block::open(drive, &SharedRing::default(), LockWait::Second)
 }
 
 fn guest(drive: &Drive) -> FakeGuest {
@@ -279,7 +279,7 @@ fn driver_that_does_not_flush_loses_nothing_with_the_monitor() {
 }
 
 fn patch(guest: &FakeGuest, drive: &Drive, patch: &DrivePatch) -> Result<(), DiskError> {
-    let change = BlockChange::prepare(&drive.patched(patch), patch)?;
+    let change = BlockChange::prepare(drive, patch)?;
     guest.transport.slot().pause();
     let changed = guest.transport.slot().change(|device| {
         let device: &mut dyn std::any::Any = device;
@@ -327,7 +327,7 @@ fn patch_gives_a_new_overlay_and_the_old_one_keeps_its_writes() {
             ..nothing.clone()
         };
         let error = patch(&guest, &drive, &same).unwrap_err().to_string();
-        assert!(error.contains("in use"), "{error}");
+        assert!(error.contains("in use by this drive"), "{error}");
 
         let new = |name: String| Some(bed.directory.path().join(name));
         let fresh = DrivePatch {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::super::super::file::tests::is_non_blocking;
 use super::super::header::HEADER_LEN;
@@ -146,6 +146,18 @@ fn overlay_serves_one_drive() {
     assert!(error.contains("in use"), "{error}");
     drop(first);
     bed.open(&overlay_path(&bed)).unwrap();
+}
+
+#[test]
+fn while_a_guest_runs_nobody_waits_for_a_lock() {
+    let bed = Bed::new();
+    let path = overlay_path(&bed);
+    let _first = bed.open(&path).unwrap();
+    let base = DiskFile::open(bed.base.path(), true).unwrap();
+    let start = Instant::now();
+    let error = Overlay::open(&path, &base, bed.base.path(), LockWait::None).unwrap_err();
+    assert!(start.elapsed() < Duration::from_millis(900), "it waited");
+    assert!(error.to_string().contains("in use"), "{error}");
 }
 
 #[test]
