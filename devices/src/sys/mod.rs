@@ -4,7 +4,8 @@
 //! * [`poll`]: whether a file descriptor would block;
 //! * [`segments`]: guest memory as the kernel's vectored calls take it;
 //! * [`tap`]: tap devices;
-//! * [`uring`]: the io_uring that drives share.
+//! * [`uring`]: the io_uring that drives share;
+//! * [`vhost`]: the host kernel's network back end.
 
 // UNSAFETY: vectored system calls take raw addresses, and guest memory cannot be a Rust slice because the
 // guest writes it at any moment.
@@ -17,6 +18,7 @@ pub mod poll;
 pub mod segments;
 pub mod tap;
 pub mod uring;
+pub mod vhost;
 
 use std::io;
 

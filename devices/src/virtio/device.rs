@@ -154,4 +154,7 @@ pub enum QueueError {
     /// A ring lies outside guest memory.
     #[error("ring outside guest memory")]
     OutsideMemory,
+    /// The host's kernel serves the ring, and says that it makes no sense.
+    #[error("ring that the host's kernel cannot follow")]
+    Host,
 }

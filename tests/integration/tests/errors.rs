@@ -126,6 +126,37 @@ fn a_tap_that_is_taken(vm: &mut TestVm) {
 }
 
 #[vm_test(kernel = "hello")]
+fn what_does_not_go_with_the_kernels_network_back_end(vm: &mut TestVm) {
+    let tap = Tap::new();
+    let put = |vm: &mut TestVm, field: &str, value: Value| {
+        let mut body =
+            json!({ "iface_id": "eth0", "host_dev_name": tap.name(), "backend": "Vhost" });
+        body[field] = value;
+        vm.refused("PUT", "/network-interfaces/eth0", Some(&body))
+    };
+    let limit = json!({ "ops": { "size": 1, "refill_time": 1 } });
+    for field in ["rx_rate_limiter", "tx_rate_limiter"] {
+        let why = put(vm, field, limit.clone());
+        assert!(why.contains("pass through the host's kernel"), "{why}");
+    }
+    let why = put(vm, "num_queues", json!(2));
+    assert!(why.contains("which has one pair of queues"), "{why}");
+    let why = put(vm, "backend", json!("vhost"));
+    assert!(why.contains("expected `Tap` or `Vhost`"), "{why}");
+    assert!(!tap.exists(), "a refused interface made its tap");
+    if fs::exists("/dev/vhost-net").unwrap() {
+        eprintln!("not shown: what is said where /dev/vhost-net is missing");
+    } else {
+        let why = put(vm, "num_queues", json!(1));
+        assert!(why.contains("cannot use /dev/vhost-net"), "{why}");
+        assert!(why.contains("load the kernel module vhost_net"), "{why}");
+        assert!(why.contains("leave `backend` out"), "{why}");
+        assert!(!tap.exists(), "a refused interface made its tap");
+    }
+    a_corrected_request_works(vm);
+}
+
+#[vm_test(kernel = "hello")]
 fn memory_that_does_not_fit(vm: &mut TestVm) {
     for mem_size_mib in [1_u64 << 40, 1 << 34, u64::MAX] {
         vm.put(

@@ -145,6 +145,23 @@ impl Drive {
     }
 }
 
+/// Who moves an interface's frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum NetworkBackend {
+    /// The monitor, by reading and writing the tap.
+    #[default]
+    Tap,
+    /// The host's kernel, by `/dev/vhost-net`.
+    Vhost,
+}
+
+impl NetworkBackend {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// `PUT /network-interfaces/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -167,6 +184,9 @@ pub struct NetworkInterface {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
     pub num_queues: Option<u16>,
+    /// Who moves the frames; `Vhost` goes with one pair of queues and without limits.
+    #[serde(default, skip_serializing_if = "NetworkBackend::is_default")]
+    pub backend: NetworkBackend,
 }
 
 /// `PATCH /network-interfaces/{id}`: what is absent stays.

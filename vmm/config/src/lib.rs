@@ -24,7 +24,7 @@ pub use boot::BootSource;
 pub use console::ConsoleConfig;
 pub use devices::{
     BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, DriveSerial, Entropy, MacAddress,
-    NetworkInterface, NetworkInterfacePatch, Vsock,
+    NetworkBackend, NetworkInterface, NetworkInterfacePatch, Vsock,
 };
 pub use error::{DriveSerialError, LogLevelError, MacAddressError, MachineError};
 pub use ids::{DeviceId, InstanceId, InstanceIdError};

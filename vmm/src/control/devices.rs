@@ -4,7 +4,9 @@ use devices::virtio::VirtioDevice;
 use devices::virtio::block::{self, Block, BlockChange, DiskError, LockWait, VhostUserBlock};
 use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
-use vm_config::{Drive, DrivePatch, Entropy, MacAddress, NetworkInterface, NetworkInterfacePatch};
+use vm_config::{
+    Drive, DrivePatch, Entropy, MacAddress, NetworkBackend, NetworkInterface, NetworkInterfacePatch,
+};
 
 use super::{
     AFTER_START, ANY_STATE, BEFORE_START, Command, CommandError, DriveError, DrivePatchError,
@@ -250,6 +252,11 @@ impl Command for PatchNetworkInterface {
         let place = interfaces
             .position(|interface| interface.config.iface_id == patch.iface_id)
             .ok_or(NetworkError::NotFound)?;
+        let has_limits = patch.rx_rate_limiter.is_some() || patch.tx_rate_limiter.is_some();
+        if has_limits && vm.config.network_interfaces[place].config.backend == NetworkBackend::Vhost
+        {
+            return Err(NetworkError::VhostLimits.into());
+        }
         vm.change_machine(|machine| {
             let changed =
                 machine.change_device(&patch.iface_id, |net: &mut Net| net.change(&patch));

@@ -202,6 +202,11 @@ pub enum NetworkError {
         "Unable to update the net device: Failed perform action on device: Device not found; use the `iface_id` it was made with"
     )]
     NotFound,
+    /// `PATCH` of limits on an interface whose frames nobody here sees.
+    #[error(
+        "Unable to update the net device: with `backend` Vhost its frames pass through the host's kernel, past this process, and no rate limiter holds them; limit the tap on the host (`tc`)"
+    )]
+    VhostLimits,
     /// The device or its tap.
     #[error(transparent)]
     Create(#[from] NetError),

@@ -1,7 +1,8 @@
 //! The network device (virtio 1.2 §5.1): joins pairs of queues to a tap.
 //!
 //! Frames move in one system call each, straight between guest memory and the tap, with the header that both
-//! sides share. Which unfinished frames the tap hands over follows from what the driver accepted.
+//! sides share. Which unfinished frames the tap hands over follows from what the driver accepted. With `backend` Vhost the
+//! host's kernel moves them instead (`vhost`).
 
 mod control;
 mod features;
@@ -10,6 +11,7 @@ mod receive;
 pub mod tap;
 mod taps;
 mod transmit;
+mod vhost;
 mod worker;
 
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net as bit;
-use vm_config::{NetworkInterface, NetworkInterfacePatch};
+use vm_config::{NetworkBackend, NetworkInterface, NetworkInterfacePatch};
 use zerocopy::{Immutable, IntoBytes};
 
 use control::Control;
@@ -26,6 +28,7 @@ pub use tap::NetError;
 use tap::{MAX_QUEUES, Offloads, Tap};
 use taps::Taps;
 use transmit::Transmitter;
+use vhost::Kernel;
 use worker::{NetWorker, Pair, Queues};
 
 use super::{ActivateError, Activation, Changed, Traits, VirtioDevice, Worker};
@@ -46,6 +49,8 @@ pub struct Net {
     config: ConfigSpace,
     // Runtime glue.
     taps: Arc<[Tap]>,
+    /// Moves the frames in our place.
+    kernel: Option<Kernel>,
     receive_limits: LimitsAtHome,
     transmit_limits: LimitsAtHome,
     metrics: Arc<NetMetrics>,
@@ -70,8 +75,20 @@ impl Net {
     /// [`NetError`] says what is wrong with the interface and what to do.
     pub fn open(interface: &NetworkInterface) -> Result<Self, NetError> {
         Self::check(interface)?;
+        let kernel = match interface.backend {
+            NetworkBackend::Tap => None,
+            NetworkBackend::Vhost => Some(Kernel::open(vhost::NODE)?),
+        };
         let taps = Tap::open(&interface.host_dev_name, interface.num_queues.unwrap_or(1))?;
-        Ok(Self::on(taps, interface))
+        let net = Self::on(taps, interface);
+        Ok(match kernel {
+            None => net,
+            Some(kernel) => Self {
+                features: kernel.offered(net.features),
+                kernel: Some(kernel),
+                ..net
+            },
+        })
     }
 
     /// Checks all of `interface` but its tap.
@@ -86,7 +103,10 @@ impl Net {
         if !(1..=MAX_QUEUES).contains(&queues) {
             return Err(NetError::Queues(queues));
         }
-        Ok(())
+        match interface.backend {
+            NetworkBackend::Tap => Ok(()),
+            NetworkBackend::Vhost => vhost::check(interface),
+        }
     }
 
     /// On the queues of one tap, at least one.
@@ -127,6 +147,7 @@ impl Net {
             mtu: interface.mtu,
             config,
             taps: taps.into(),
+            kernel: None,
             receive_limits: LimitsAtHome::new(interface.rx_rate_limiter),
             transmit_limits: LimitsAtHome::new(interface.tx_rate_limiter),
             metrics: Arc::default(),
@@ -153,13 +174,17 @@ impl Net {
         Arc::clone(&self.metrics)
     }
 
-    fn start(&self, with: Activation) -> Result<NetWorker, ActivateError> {
+    fn start(&self, with: Activation) -> Result<Box<dyn Worker>, ActivateError> {
         let accepted = features::accepted(with.features);
         let refused = |what| move |source| ActivateError { what, source };
         let used = usize::from(self.used_pairs.load(Ordering::Relaxed));
         let taps = Taps::new(Arc::clone(&self.taps), used).map_err(refused("the tap's queues"))?;
         let set = taps.queue(0).set_offloads(accepted);
         set.map_err(refused("the tap's offloads"))?;
+        if let Some(kernel) = &self.kernel {
+            let metrics = Arc::clone(&self.metrics);
+            return Ok(Box::new(kernel.start(with, taps.queue(0), metrics)?));
+        }
         let needed = if accepted.hands_over_long_frames() {
             frame::MAX_FRAME
         } else {
@@ -172,7 +197,7 @@ impl Net {
             let receiver = Receiver::new(receive, needed, is_mergeable);
             Pair::new(index, receiver, Transmitter::new(transmit, self.mac))
         };
-        Ok(NetWorker {
+        Ok(Box::new(NetWorker {
             pairs: (0..).step_by(2).zip(queues.pairs).map(pair).collect(),
             control: queues.control.map(Control::new),
             unused: queues.unused,
@@ -184,7 +209,7 @@ impl Net {
             metrics: Arc::clone(&self.metrics),
             kick: with.kick,
             interrupt: with.interrupt,
-        })
+        }))
     }
 }
 
@@ -203,7 +228,7 @@ impl VirtioDevice for Net {
 
     fn activate(&mut self, with: Activation) -> Result<Box<dyn Worker>, ActivateError> {
         match self.start(with) {
-            Ok(worker) => Ok(Box::new(worker)),
+            Ok(worker) => Ok(worker),
             Err(error) => {
                 self.metrics.activate_fails.increment();
                 Err(error)

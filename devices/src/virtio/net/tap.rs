@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::frame::HEADER_LEN;
@@ -69,6 +69,32 @@ pub enum NetError {
         /// The host's answer.
         error: io::Error,
     },
+    /// The host's kernel does not serve it.
+    #[error(
+        "Could not create the network device: cannot use {node} ({error}); {}",
+        vhost_remedy(error)
+    )]
+    Vhost {
+        /// The kernel's node.
+        node: String,
+        /// The host's answer; part of the message, so not its source.
+        error: io::Error,
+    },
+    /// The host's kernel cannot do what a driver needs.
+    #[error(
+        "Could not create the network device: the host's vhost-net does not offer {0}; leave `backend` out"
+    )]
+    VhostLacks(&'static str),
+    /// More pairs of queues than the kernel's path has.
+    #[error(
+        "Could not create the network device: num_queues {0} does not go with `backend` Vhost, which has one pair of queues; leave one of the two out"
+    )]
+    VhostQueues(u16),
+    /// Limits on what nobody here sees.
+    #[error(
+        "Could not create the network device: rate limiters do not go with `backend` Vhost: its frames pass through the host's kernel, past this process; leave out the limiters or `backend`, or limit the tap on the host (`tc`)"
+    )]
+    VhostLimits,
 }
 
 /// One queue of an attached tap. Both directions say `WouldBlock` rather than block.
@@ -173,6 +199,12 @@ impl Tap {
             return Ok(());
         }
         set_offloads(&self.file, wanted.and(self.offloads).bits())
+    }
+
+    /// The descriptor, for somebody else to move frames with.
+    #[must_use]
+    pub fn lend(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// There is a frame to receive.
@@ -313,6 +345,18 @@ fn remedy(error: &io::Error, name: &str, kind: Kind) -> String {
             "/dev/net/tun is missing: `modprobe tun`, or put the node into the jail".to_owned()
         }
         _ => "check the host's network set-up".to_owned(),
+    }
+}
+
+/// What a user can do about a back end in the kernel that does not open.
+fn vhost_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "give this process the right to read and write the node, or leave `backend` out"
+        }
+        _ => {
+            "load the kernel module vhost_net and make the node visible to this process, or leave `backend` out"
+        }
     }
 }
 

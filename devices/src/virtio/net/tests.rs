@@ -25,6 +25,7 @@ fn interface() -> NetworkInterface {
         rx_rate_limiter: None,
         tx_rate_limiter: None,
         num_queues: None,
+        backend: vm_config::NetworkBackend::Tap,
     }
 }
 
