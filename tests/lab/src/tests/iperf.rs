@@ -86,7 +86,7 @@ fn all_arrive(said: &str, streams: usize) -> Result<()> {
 pub(super) struct Server(Child);
 
 impl Server {
-    fn start() -> Result<Self> {
+    pub(super) fn start() -> Result<Self> {
         let mut command = Command::new("/usr/bin/iperf3");
         command.args(["--server", "--bind", net::HOST]);
         command.stdin(Stdio::null()).stdout(Stdio::null());

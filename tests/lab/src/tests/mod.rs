@@ -14,6 +14,7 @@ mod net;
 mod pci;
 mod power;
 mod queues;
+mod vhost;
 mod vsock;
 
 use anyhow::Result;
@@ -45,6 +46,8 @@ tests! {
     balloon::balloon_takes_and_gives 600,
     vsock::vsock_carries_streams 600,
     iperf::iperf3_moves_streams 400,
+    vhost::host_kernel_moves_frames_on_mmio 500,
+    vhost::host_kernel_moves_frames_on_pci 500,
     queues::two_cpus_use_two_queues 400,
     drives::disks_shrink_and_change 400,
     everything::all_devices_on_mmio 600,

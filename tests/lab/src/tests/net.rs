@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Bench;
 use crate::host;
@@ -19,7 +19,7 @@ const MAC: &str = "06:00:ac:10:00:02";
 pub(super) const HOST: &str = "172.16.0.1";
 const GUEST: &str = "172.16.0.2";
 
-const TRANSFER: usize = 100_000_000;
+pub(super) const TRANSFER: usize = 100_000_000;
 const TRANSFER_LIMIT: Duration = Duration::from_secs(120);
 
 /// Guest and host reach each other.
@@ -36,6 +36,15 @@ pub fn pings_the_host(bench: &Bench) -> Result<()> {
 /// 100 MB arrive whole in the guest, and come back whole.
 pub fn moves_100_mb_each_way(bench: &Bench) -> Result<()> {
     let mut vm = boot_with_network(bench)?;
+    moves_files(&mut vm, |_| Ok(()))?;
+    vm.reboot()
+}
+
+/// The same; `meanwhile` happens while the guest receives.
+pub(super) fn moves_files(
+    vm: &mut Vm,
+    meanwhile: impl FnOnce(&mut Vm) -> Result<()>,
+) -> Result<()> {
     let sent = vm.scratch("sent");
     random_file(&sent)?;
     let checksum = host::sha256(&sent)?;
@@ -47,8 +56,9 @@ pub fn moves_100_mb_each_way(bench: &Bench) -> Result<()> {
         let mut stream = accept(&listener)?;
         io::copy(&mut File::open(sent)?, &mut stream).context("sending to the guest")
     });
-    let receive = format!("nc {HOST} {port} < /dev/null > /tmp/file");
-    vm.console().run(&receive, TRANSFER_LIMIT)?;
+    vm.run(&format!("nc {HOST} {port} < /dev/null > /tmp/file & nc=$!"))?;
+    meanwhile(vm)?;
+    vm.console().run("wait $nc", TRANSFER_LIMIT)?;
     join(sender)?;
     report("to the guest", started);
     let in_guest = vm.console().run("sha256sum < /tmp/file", TRANSFER_LIMIT)?;
@@ -65,7 +75,7 @@ pub fn moves_100_mb_each_way(bench: &Bench) -> Result<()> {
     report("from the guest", started);
     let back = host::sha256(&received)?;
     ensure!(back == checksum, "sent {checksum}, {back} came back");
-    vm.reboot()
+    Ok(())
 }
 
 /// A guest with an address on a tap whose other end has one too.
@@ -86,12 +96,15 @@ pub(super) fn connect(vm: &mut Vm) -> Result<()> {
 
 /// The same, with this many pairs of queues.
 pub(super) fn connect_pairs(vm: &mut Vm, pairs: u8) -> Result<()> {
-    let interface = json!({
-        "iface_id": "eth0",
-        "host_dev_name": TAP,
-        "guest_mac": MAC,
-        "num_queues": pairs,
-    });
+    connect_with(vm, &json!({ "num_queues": pairs }))
+}
+
+/// The same, with `more` about it.
+pub(super) fn connect_with(vm: &mut Vm, more: &Value) -> Result<()> {
+    let mut interface = json!({ "iface_id": "eth0", "host_dev_name": TAP, "guest_mac": MAC });
+    if let (Some(all), Some(more)) = (interface.as_object_mut(), more.as_object()) {
+        all.extend(more.clone());
+    }
     vm.put("/network-interfaces/eth0", &interface)?;
     host::run("ip", &["addr", "add", &format!("{HOST}/24"), "dev", TAP])?;
     host::run("ip", &["link", "set", TAP, "up"])?;
