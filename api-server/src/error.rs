@@ -65,7 +65,7 @@ pub(crate) enum ApiError {
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct Fault {
-    /// What is wrong, when the request was not even one of this interface.
+    /// The same, when the request was not HTTP, of no known method, or too large.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// What is wrong, and what to do.

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use crate::routes::{Description, Endpoint};
@@ -27,9 +27,62 @@ fn describe() -> String {
         "One microVM, driven over a Unix socket. API level {}.",
         version::API_LEVEL
     ));
-    let mut text = description.to_pretty_json().expect("a description is JSON");
+    let mut description = serde_json::to_value(description).expect("a description is JSON");
+    widen(&mut description);
+    for (_, operations) in members(&mut description["paths"]) {
+        for (verb, operation) in members(operations) {
+            add_what_all_have(&verb, operation);
+        }
+    }
+    let mut text = serde_json::to_string_pretty(&description).expect("a description is JSON");
     text.push('\n');
     text
+}
+
+fn members(of: &mut Value) -> impl Iterator<Item = (String, &mut Value)> {
+    let members = of.as_object_mut().into_iter().flatten();
+    members.map(|(name, value)| (name.clone(), value))
+}
+
+/// Says how large unsigned numbers can be: a signed format would be too narrow for them.
+fn widen(value: &mut Value) {
+    if value["minimum"].is_u64() {
+        let max = match value["format"].as_str() {
+            Some("int32") => u64::from(u32::MAX),
+            _ => u64::MAX,
+        };
+        if let Some(integer) = value.as_object_mut() {
+            integer.remove("format");
+            integer.entry("maximum").or_insert(max.into());
+        }
+    }
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(widen),
+        Value::Array(items) => items.iter_mut().for_each(widen),
+        _ => {}
+    }
+}
+
+/// What no endpoint says for itself: answers that come before any of them is asked, and that a body may be left out.
+fn add_what_all_have(verb: &str, operation: &mut Value) {
+    operation["responses"]["503"] = json!({
+        "description": "Ten connections are served already",
+        "content": { "application/json": { "schema": {
+            "type": "object", "required": ["error"], "properties": { "error": { "type": "string" } },
+        } } },
+    });
+    if verb == "get" && operation["responses"]["400"].is_null() {
+        operation["responses"]["400"] = json!({
+            "description": "The request has a body",
+            "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Fault" } } },
+        });
+    }
+    let choices = &operation["requestBody"]["content"]["application/json"]["schema"]["oneOf"];
+    if let [schema, _null] = choices.as_array().map_or(&[][..], Vec::as_slice) {
+        let schema = schema.clone();
+        operation["requestBody"]["content"]["application/json"]["schema"] = schema;
+        operation["requestBody"]["required"] = false.into();
+    }
 }
 
 #[test]

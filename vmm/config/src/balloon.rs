@@ -13,6 +13,7 @@ pub struct BalloonConfig {
     pub deflate_on_oom: bool,
     /// Seconds between two statistics of the guest; 0 turns them off.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(maximum = 65535))]
     pub stats_polling_interval_s: u16,
     /// The guest can be asked which pages are free.
     #[serde(default)]
@@ -37,6 +38,7 @@ pub struct BalloonPatch {
 #[serde(deny_unknown_fields)]
 pub struct BalloonStatisticsPatch {
     /// Seconds between two statistics of the guest; from or to 0 only before the start.
+    #[cfg_attr(feature = "openapi", schema(maximum = 65535))]
     pub stats_polling_interval_s: u16,
 }
 

@@ -174,7 +174,7 @@ pub struct NetworkInterface {
     /// MAC address the guest is told.
     pub guest_mac: Option<MacAddress>,
     /// MTU the guest is told, 68..=65535.
-    #[cfg_attr(feature = "openapi", schema(minimum = 68))]
+    #[cfg_attr(feature = "openapi", schema(minimum = 68, maximum = 65535))]
     pub mtu: Option<u16>,
     /// Limits on what the guest receives.
     pub rx_rate_limiter: Option<RateLimiter>,
@@ -225,9 +225,14 @@ pub struct Vsock {
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub uds_path: PathBuf,
     /// Means nothing any more.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "is_obsolete")]
     #[cfg_attr(feature = "openapi", schema(deprecated))]
     pub vsock_id: Option<String>,
+}
+
+/// Taken, never told.
+fn is_obsolete(_: &Option<String>) -> bool {
+    true
 }
 
 /// `PUT /entropy`.
