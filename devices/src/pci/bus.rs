@@ -87,8 +87,9 @@ impl PciBus {
         functions.get_mut(usize::from(device))?.take()
     }
 
-    /// The same with a function that a driver in the guest has. Its window reads as zeros from now on: Linux resets a device
-    /// that is gone, and waits without end for a status of 0 (`drivers/virtio/virtio_pci_modern.c`, `vp_reset`).
+    /// The same when the guest did not let go of it, whether a driver there has the function, had it or never took it. Its
+    /// window reads as zeros until the slot is taken again: a driver that has it resets it though it is gone, and Linux
+    /// waits without end for a status of 0 (`drivers/virtio/virtio_pci_modern.c`, `vp_reset`).
     pub fn pull_out(&self, device: u8) -> Option<Arc<dyn Function>> {
         let function = self.remove(device)?;
         self.note_pulled_out(device, function.window());
