@@ -552,9 +552,9 @@ fn push_slice(
     Ok(())
 }
 
-/// The length of `iov` as system calls take it; at most [`MAX_SEGMENTS`] + 1 by construction.
+/// The length of `iov` as system calls take it.
 fn count_of(iov: &[iovec]) -> libc::c_int {
-    libc::c_int::try_from(iov.len()).unwrap_or(libc::c_int::MAX)
+    libc::c_int::try_from(iov.len()).expect("at most `MAX_SEGMENTS` ranges, and a spare one")
 }
 
 /// `offset` as system calls take it.

@@ -8,12 +8,16 @@
 //!
 //! What an operation uses (the list of segments with the guest memory behind it, the file) moves into the ring's
 //! table and comes back when the kernel is done with it: nobody can free or change it meanwhile. The ring is made
-//! when the first drive wants it. Its lock is held for one short call; all drives of a microVM share a thread, so
-//! that nobody waits for it.
+//! when the first drive wants it.
+//!
+//! Its lock is held for one short call, except by [`Port::wait`], which holds it while it waits for the disk. Nobody
+//! else waits then: operations are started, taken and waited for on the one thread that all drives of a microVM
+//! share, and a vCPU that starts a drive makes its port without the lock.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use io_uring::{IoUring, Probe, opcode, squeue, types};
@@ -33,6 +37,8 @@ pub struct SharedRing(Arc<Mutex<Option<Arc<Ring>>>>);
 /// A ring, and what is under way in it.
 pub(crate) struct Ring {
     inner: Mutex<Inner>,
+    /// What the next port is called.
+    next_port: AtomicU32,
     /// Signalled by the kernel with every completion.
     event: EventFd,
 }
@@ -44,7 +50,6 @@ struct Inner {
     free: Vec<u32>,
     /// Done, and not yet taken by their ports.
     landed: Vec<(u32, Landed)>,
-    next_port: u32,
 }
 
 /// What an operation uses until the kernel is done with it.
@@ -127,26 +132,23 @@ impl Ring {
             flights: (0..MAX_FLIGHTS).map(|_| None).collect(),
             free: (0..MAX_FLIGHTS).collect(),
             landed: Vec::with_capacity(MAX_FLIGHTS as usize),
-            next_port: 0,
         };
         Ok(Self {
             inner: Mutex::new(inner),
+            next_port: AtomicU32::new(0),
             event,
         })
     }
 
-    /// A way in for one drive.
+    /// A way in for one drive. Takes no lock.
     ///
     /// # Errors
     /// When the host gives no descriptor.
     pub(crate) fn port(self: &Arc<Self>) -> io::Result<Port> {
-        let event = self.event.try_clone()?;
-        let mut inner = self.lock();
-        inner.next_port = inner.next_port.wrapping_add(1);
         Ok(Port {
-            id: inner.next_port,
+            event: self.event.try_clone()?,
+            id: self.next_port.fetch_add(1, Ordering::Relaxed),
             ring: Arc::clone(self),
-            event,
         })
     }
 
@@ -201,7 +203,7 @@ impl Port {
     }
 
     /// Waits until some operation is done, of this drive or another; returns at once when one was and is not
-    /// taken.
+    /// taken. For a drive that stops: the ring's lock is held meanwhile.
     ///
     /// # Errors
     /// The kernel's.
@@ -230,6 +232,9 @@ impl Inner {
         let Some(index) = self.free.pop() else {
             return Err(operation);
         };
+        let Some(place) = self.flights.get_mut(index as usize) else {
+            return Err(operation);
+        };
         let fd = types::Fd(file.as_raw_fd());
         let entry = match &mut operation {
             Operation::Read(segments, at, max) => {
@@ -251,8 +256,9 @@ impl Inner {
         let entry: squeue::Entry = entry.user_data(index.into());
         // SAFETY: what an entry points to must be valid until the operation is done.
         // 1. The array of ranges is the heap storage of `segments`, and each range lies in a mapping that
-        //    `segments` keeps alive. Both move into `flights` below, whose entry stays until the kernel reports
-        //    the completion of this index, and `Ring` is not dropped before that.
+        //    `segments` keeps alive. Both move into `place` below, whatever happens: nothing between can fail. That
+        //    entry of `flights` is overwritten by nobody until the kernel reports the completion of this index, for
+        //    only then is the index free again, and `Inner` is not dropped before that.
         // 2. The file descriptor is open as long as `_file` in the same entry.
         // 3. No Rust reference into guest memory exists, so the kernel's writing it breaks none.
         let pushed = unsafe { self.uring.submission().push(&entry) };
@@ -264,14 +270,12 @@ impl Inner {
             Operation::Read(segments, ..) | Operation::Write(segments, ..) => Some(segments),
             Operation::Sync => None,
         };
-        if let Some(place) = self.flights.get_mut(index as usize) {
-            *place = Some(Flight {
-                port,
-                tag,
-                segments,
-                _file: Arc::clone(file),
-            });
-        }
+        *place = Some(Flight {
+            port,
+            tag,
+            segments,
+            _file: Arc::clone(file),
+        });
         Ok(())
     }
 
@@ -322,9 +326,9 @@ fn again(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
     }
 }
 
-/// The length of `iov` as the ring takes it; at most `MAX_SEGMENTS` by construction.
+/// The length of `iov` as the ring takes it.
 fn count_of(iov: &[libc::iovec]) -> u32 {
-    u32::try_from(iov.len()).unwrap_or(u32::MAX)
+    u32::try_from(iov.len()).expect("`Segments` takes at most `MAX_SEGMENTS` ranges")
 }
 
 #[cfg(test)]
