@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "KVM keeps pointers to our memory")]
 
 mod error;
+mod over_memory;
 mod routing;
 mod slots;
 mod vcpu;

@@ -13,13 +13,13 @@ use kvm_bindings::{
     KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry,
     kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
 };
-use kvm_ioctls::VmFd;
 
+use super::over_memory::VmOverMemory;
 use super::{InterruptControllers, KvmError};
 
 /// The interrupt routes of one VM.
 pub struct InterruptRoutes {
-    vm: Arc<VmFd>,
+    vm: Arc<VmOverMemory>,
     table: Mutex<Table>,
 }
 
@@ -32,7 +32,7 @@ struct Table {
 }
 
 impl InterruptRoutes {
-    pub(super) fn new(vm: Arc<VmFd>, controllers: InterruptControllers) -> Self {
+    pub(super) fn new(vm: Arc<VmOverMemory>, controllers: InterruptControllers) -> Self {
         let wired = match controllers {
             InterruptControllers::Split => Vec::new(),
             InterruptControllers::InKernel => wired_entries(),

@@ -4,17 +4,16 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use devices::GuestMemory;
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
-use kvm_ioctls::VmFd;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 
 use super::KvmError;
+use super::over_memory::VmOverMemory;
 use crate::memory::{AboveRam, Access, SlotMemory};
 
 /// The memory slots of one VM.
 pub struct MemorySlots {
-    fd: Arc<VmFd>,
+    vm: Arc<VmOverMemory>,
     above_ram: Arc<AboveRam>,
     /// Flags of slots that are RAM.
     ram_flags: u32,
@@ -37,10 +36,9 @@ pub struct MemorySlot {
 }
 
 impl MemorySlots {
-    /// Registers RAM. The caller keeps `memory` mapped until the last holder of `fd` is gone.
+    /// Registers the RAM of `vm`.
     pub(super) fn with_ram(
-        fd: Arc<VmFd>,
-        memory: &GuestMemory,
+        vm: Arc<VmOverMemory>,
         above_ram: Arc<AboveRam>,
         dirty_log: bool,
     ) -> Result<Arc<Self>, KvmError> {
@@ -49,7 +47,10 @@ impl MemorySlots {
         } else {
             0
         };
-        let ram = memory.iter().filter(|region| region.blocks().is_none());
+        let ram = vm
+            .memory()
+            .iter()
+            .filter(|region| region.blocks().is_none());
         let mut next = 0;
         for (slot, region) in (0..).zip(ram) {
             next = slot + 1;
@@ -63,15 +64,17 @@ impl MemorySlots {
                 memory_size: region.len(),
                 userspace_addr: host_address as u64,
             };
-            // SAFETY: KVM uses `userspace_addr` until the VM descriptor closes.
+            // SAFETY: KVM uses `userspace_addr` until the VM is gone, that is, its descriptor and those of its vCPUs.
             // 1. It is the start of a live mapping of `memory_size` bytes: both come from `region`.
-            // 2. The caller keeps `memory` as long as the descriptor; vCPU descriptors hold the VM too, and are
-            //    closed before the machine lets go of its memory.
-            unsafe { fd.set_user_memory_region(request) }
+            // 2. The region stays mapped while `vm` lives, which closes the VM's descriptor before it lets go of it.
+            // 3. No copy of that descriptor is made anywhere, and who needs it later (slots, routes, wires, the
+            //    machine) has the same `Arc` of `vm`.
+            // 4. Each `Vcpu` has one too, and closes its own descriptor first.
+            unsafe { vm.set_user_memory_region(request) }
                 .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))?;
         }
         Ok(Arc::new(Self {
-            fd,
+            vm,
             above_ram,
             ram_flags,
             numbers: Mutex::new(Numbers {
@@ -107,7 +110,7 @@ impl MemorySlots {
         // SAFETY: KVM uses `userspace_addr` until the slot is removed or the VM descriptor closes.
         // 1. A `SlotMemory` is mapped as long as it lives.
         // 2. The `MemorySlot` made of it lets go of it only after KVM removed the slot.
-        let added = unsafe { self.fd.set_user_memory_region(request) };
+        let added = unsafe { self.vm.set_user_memory_region(request) };
         if let Err(error) = added {
             self.lock().free.insert(number);
             return Err(KvmError::call("KVM_SET_USER_MEMORY_REGION")(error));
@@ -145,7 +148,7 @@ impl Drop for MemorySlot {
             userspace_addr: memory.address() as u64,
         };
         // SAFETY: A size of 0 removes the slot, and KVM uses its memory no more (KVM API 4.35).
-        let removed = unsafe { self.slots.fd.set_user_memory_region(request) };
+        let removed = unsafe { self.slots.vm.set_user_memory_region(request) };
         if let Err(error) = removed {
             // Out of memory for the new list of slots. The guest keeps this one, so it stays mapped for ever.
             tracing::error!("KVM keeps memory slot {}: {error}", self.number);

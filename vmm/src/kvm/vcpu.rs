@@ -1,6 +1,7 @@
 //! One vCPU's descriptor: its state, and how it runs and is stopped.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use devices::Registers;
@@ -11,6 +12,7 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::KvmError;
+use super::over_memory::VmOverMemory;
 use crate::ExitReason;
 
 /// Register state of a vCPU that boots. Application processors wait for a start-up interrupt instead, so
@@ -50,9 +52,12 @@ pub enum Turn {
 /// One vCPU. Lives on its own thread.
 pub struct Vcpu {
     index: u8,
+    // Before `_vm`, so that it closes first.
     fd: VcpuFd,
     access_size: AccessSize,
     immediate_exit: ImmediateExit,
+    /// Keeps mapped what the guest may touch.
+    _vm: Arc<VmOverMemory>,
 }
 
 /// Where KVM says how wide the accesses of a port exit are: a string instruction makes many in one exit
@@ -127,12 +132,13 @@ impl Kick {
 }
 
 impl Vcpu {
-    pub(super) fn new(index: u8, mut fd: VcpuFd) -> Self {
+    pub(super) fn new(index: u8, mut fd: VcpuFd, vm: Arc<VmOverMemory>) -> Self {
         Self {
             index,
             access_size: AccessSize::of(&mut fd),
             immediate_exit: ImmediateExit::of(&mut fd),
             fd,
+            _vm: vm,
         }
     }
 

@@ -9,6 +9,7 @@ use kvm_bindings::{CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enab
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::over_memory::VmOverMemory;
 use super::wires::{WiredDoorbells, WiredLine};
 use super::{InterruptRoutes, KvmError, MemorySlots, Vcpu};
 use crate::arch::x86_64::layout::{IOAPIC_PINS, KVM_TSS_START};
@@ -31,20 +32,16 @@ pub enum InterruptControllers {
 /// A KVM virtual machine with nothing but memory. Memory slots come first, interrupt controllers after: on recent
 /// kernels a slot added after a device waits for a grace period of several milliseconds.
 pub struct MemoryOnlyVm {
-    // Before `memory`, so that it closes first.
-    fd: Arc<VmFd>,
+    vm: Arc<VmOverMemory>,
     slots: Arc<MemorySlots>,
-    memory: Arc<GuestMemory>,
 }
 
 /// A KVM virtual machine.
 pub struct KvmVm {
-    // Before `memory`, so that it closes first.
-    fd: Arc<VmFd>,
+    vm: Arc<VmOverMemory>,
     slots: Arc<MemorySlots>,
     routes: Arc<InterruptRoutes>,
     controllers: InterruptControllers,
-    memory: Arc<GuestMemory>,
 }
 
 impl Host {
@@ -104,9 +101,9 @@ impl Host {
         above_ram: Arc<AboveRam>,
         dirty_log: bool,
     ) -> Result<MemoryOnlyVm, KvmError> {
-        let fd = Arc::new(self.create_vm_fd()?);
-        let slots = MemorySlots::with_ram(Arc::clone(&fd), &memory, above_ram, dirty_log)?;
-        Ok(MemoryOnlyVm { fd, slots, memory })
+        let vm = Arc::new(VmOverMemory::new(self.create_vm_fd()?, memory));
+        let slots = MemorySlots::with_ram(Arc::clone(&vm), above_ram, dirty_log)?;
+        Ok(MemoryOnlyVm { vm, slots })
     }
 
     /// Gives a VM its interrupt controllers.
@@ -114,17 +111,16 @@ impl Host {
     /// # Errors
     /// When KVM refuses.
     pub fn add_controllers(&self, vm: MemoryOnlyVm) -> Result<KvmVm, KvmError> {
-        let MemoryOnlyVm { fd, slots, memory } = vm;
+        let MemoryOnlyVm { vm, slots } = vm;
         let tss = usize::try_from(KVM_TSS_START.0).expect("it lies below 4 GiB");
-        fd.set_tss_address(tss)
+        vm.set_tss_address(tss)
             .map_err(KvmError::call("KVM_SET_TSS_ADDR"))?;
-        let controllers = create_controllers(&self.kvm, &fd)?;
+        let controllers = create_controllers(&self.kvm, &vm)?;
         Ok(KvmVm {
-            routes: Arc::new(InterruptRoutes::new(Arc::clone(&fd), controllers)),
-            fd,
+            routes: Arc::new(InterruptRoutes::new(Arc::clone(&vm), controllers)),
+            vm,
             slots,
             controllers,
-            memory,
         })
     }
 
@@ -185,7 +181,7 @@ impl KvmVm {
     /// Guest memory.
     #[must_use]
     pub fn memory(&self) -> &Arc<GuestMemory> {
-        &self.memory
+        self.vm.memory()
     }
 
     /// Makes vCPU `index`.
@@ -194,10 +190,10 @@ impl KvmVm {
     /// When KVM refuses.
     pub fn create_vcpu(&self, index: u8) -> Result<Vcpu, KvmError> {
         let fd = self
-            .fd
+            .vm
             .create_vcpu(u64::from(index))
             .map_err(KvmError::call("KVM_CREATE_VCPU"))?;
-        Ok(Vcpu::new(index, fd))
+        Ok(Vcpu::new(index, fd, Arc::clone(&self.vm)))
     }
 
     /// Makes a write to `line` an interrupt on `gsi`, as long as it is kept.
@@ -205,7 +201,7 @@ impl KvmVm {
     /// # Errors
     /// When KVM refuses.
     pub fn wire_interrupt(&self, line: EventFd, gsi: u32) -> Result<WiredLine, KvmError> {
-        WiredLine::new(Arc::clone(&self.fd), line, gsi)
+        WiredLine::new(Arc::clone(&self.vm), line, gsi)
     }
 
     /// Makes any guest write to one of `offsets` in a window a write to `kick`, as long as this is kept. The window is in
@@ -217,7 +213,7 @@ impl KvmVm {
         offsets: Vec<u64>,
         places: Range<u64>,
     ) -> WiredDoorbells {
-        WiredDoorbells::new(Arc::clone(&self.fd), kick, offsets, places)
+        WiredDoorbells::new(Arc::clone(&self.vm), kick, offsets, places)
     }
 
     /// Makes any guest write to `address` a write to `kick`, whatever its width and value.
@@ -225,7 +221,7 @@ impl KvmVm {
     /// # Errors
     /// When KVM refuses.
     pub fn wire_kick(&self, kick: &EventFd, address: u64) -> Result<(), KvmError> {
-        self.fd
+        self.vm
             .register_ioevent(kick, &IoEventAddress::Mmio(address), NoDatamatch)
             .map_err(KvmError::call("KVM_IOEVENTFD"))
     }

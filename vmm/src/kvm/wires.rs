@@ -5,20 +5,21 @@ use std::sync::{Arc, Mutex};
 
 use devices::irq::IrqLine;
 use devices::pci::Doorbells;
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use kvm_ioctls::{IoEventAddress, NoDatamatch};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::KvmError;
+use super::over_memory::VmOverMemory;
 
 /// An interrupt line: writing it is an interrupt, until it is dropped.
 pub struct WiredLine {
-    vm: Arc<VmFd>,
+    vm: Arc<VmOverMemory>,
     line: EventFd,
     gsi: u32,
 }
 
 impl WiredLine {
-    pub(super) fn new(vm: Arc<VmFd>, line: EventFd, gsi: u32) -> Result<Self, KvmError> {
+    pub(super) fn new(vm: Arc<VmOverMemory>, line: EventFd, gsi: u32) -> Result<Self, KvmError> {
         vm.register_irqfd(&line, gsi)
             .map_err(KvmError::call("KVM_IRQFD"))?;
         Ok(Self { vm, line, gsi })
@@ -41,7 +42,7 @@ impl Drop for WiredLine {
 
 /// The notification addresses of one PCI function, wherever its window is: guest writes there write its kick.
 pub struct WiredDoorbells {
-    vm: Arc<VmFd>,
+    vm: Arc<VmOverMemory>,
     kick: EventFd,
     /// From the start of the window.
     offsets: Vec<u64>,
@@ -52,7 +53,12 @@ pub struct WiredDoorbells {
 }
 
 impl WiredDoorbells {
-    pub(super) fn new(vm: Arc<VmFd>, kick: EventFd, offsets: Vec<u64>, places: Range<u64>) -> Self {
+    pub(super) fn new(
+        vm: Arc<VmOverMemory>,
+        kick: EventFd,
+        offsets: Vec<u64>,
+        places: Range<u64>,
+    ) -> Self {
         Self {
             vm,
             kick,
