@@ -4,6 +4,8 @@
 //! that is not plugged is refused like one that is no memory at all. The mapping itself stays, so that a range that
 //! was looked up before a block went is still an address of this process.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -166,7 +168,8 @@ impl Blocks {
     /// Bytes of all.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.count * self.block_size
+        // Never more than the length that the count was made of.
+        self.count.saturating_mul(self.block_size)
     }
 
     /// There are no blocks at all.
@@ -203,7 +206,8 @@ impl Blocks {
 
     fn each(&self, range: &Range<u64>) -> Range<u64> {
         let end = range.end.div_ceil(self.block_size).min(self.count);
-        (range.start / self.block_size).min(end)..end
+        let start = range.start.checked_div(self.block_size).unwrap_or(0);
+        start.min(end)..end
     }
 
     fn is_plugged(&self, block: u64) -> bool {

@@ -16,6 +16,7 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ids::VIRTIO_ID_MEM;
 use vm_config::MemoryHotplugStatus;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -30,8 +31,6 @@ use super::{
 };
 use crate::metrics::MemMetrics;
 
-/// Device type (virtio 1.2 §5).
-const VIRTIO_ID_MEM: u32 = 24;
 /// The driver does not touch what is not plugged (virtio 1.2 §5.15.3).
 const VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE: u32 = 1;
 

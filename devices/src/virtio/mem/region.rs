@@ -1,5 +1,7 @@
 //! The region of a memory device: which requests it grants (virtio 1.2 §5.15.6). Knows no descriptor.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -162,15 +164,16 @@ impl Plugging {
         if !self.region.blocks.holds_none(&range) {
             return Response::Error.into();
         }
-        let len = range.end - range.start;
-        if self.plugged + len > self.requested {
+        let len = len_of(&range);
+        let plugged = self.plugged.checked_add(len);
+        let Some(plugged) = plugged.filter(|plugged| *plugged <= self.requested) else {
             return Response::Nack.into();
-        }
+        };
         if self.region.source.plug(range.clone()).is_err() {
             return Response::Busy.into();
         }
         self.region.blocks.plug(&range);
-        self.plugged += len;
+        self.plugged = plugged;
         self.metrics.plug_bytes.add(len);
         Response::Ack.into()
     }
@@ -182,8 +185,9 @@ impl Plugging {
         };
         // From here on no device finds it.
         self.region.blocks.unplug(&range);
-        let len = range.end - range.start;
-        self.plugged -= len;
+        let len = len_of(&range);
+        // All of it was plugged, and counted then.
+        self.plugged = self.plugged.saturating_sub(len);
         self.metrics.unplug_bytes.add(len);
         Done {
             response: Response::Ack,
@@ -237,4 +241,8 @@ impl Plugging {
     fn needed(&self) -> u64 {
         self.requested.next_multiple_of(self.region.slot_size)
     }
+}
+
+fn len_of(range: &Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
 }

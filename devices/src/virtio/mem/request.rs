@@ -11,6 +11,11 @@ const VIRTIO_MEM_REQ_UNPLUG: u16 = 1;
 const VIRTIO_MEM_REQ_UNPLUG_ALL: u16 = 2;
 const VIRTIO_MEM_REQ_STATE: u16 = 3;
 
+const VIRTIO_MEM_RESP_ACK: u8 = 0;
+const VIRTIO_MEM_RESP_NACK: u8 = 1;
+const VIRTIO_MEM_RESP_BUSY: u8 = 2;
+const VIRTIO_MEM_RESP_ERROR: u8 = 3;
+
 /// `struct virtio_mem_req`, little-endian.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -87,11 +92,11 @@ impl Response {
     /// `struct virtio_mem_resp`.
     pub fn to_bytes(self) -> [u8; RESPONSE_LEN] {
         let (kind, state) = match self {
-            Self::Ack => (0, 0),
-            Self::Nack => (1, 0),
-            Self::Busy => (2, 0),
-            Self::Error => (3, 0),
-            Self::State(state) => (0, state as u8),
+            Self::Ack => (VIRTIO_MEM_RESP_ACK, 0),
+            Self::Nack => (VIRTIO_MEM_RESP_NACK, 0),
+            Self::Busy => (VIRTIO_MEM_RESP_BUSY, 0),
+            Self::Error => (VIRTIO_MEM_RESP_ERROR, 0),
+            Self::State(state) => (VIRTIO_MEM_RESP_ACK, state as u8),
         };
         let mut bytes = [0; RESPONSE_LEN];
         bytes[0] = kind;
