@@ -336,13 +336,11 @@ mod tests {
     use vm_memory::{Bytes, GuestAddress};
 
     use super::*;
-    use crate::testing::guest_memory;
+    use crate::testing::{guest_memory, unless_forbidden};
 
     /// The ring, or `None` where this process may not have one.
     fn ring() -> Option<Arc<Ring>> {
-        let ring = SharedRing::default().get();
-        ring.inspect_err(|error| eprintln!("skipped, runs where io_uring is allowed: {error}"))
-            .ok()
+        unless_forbidden(SharedRing::default().get(), "io_uring")
     }
 
     fn wait_for(port: &Port, count: usize) -> Vec<Landed> {

@@ -3,6 +3,7 @@
 
 mod driver;
 pub mod guest;
+mod host;
 mod limits;
 mod mmio;
 mod pci;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use driver::{Buffer, FakeDriver};
 pub use guest::{Guest, MEMORY};
+pub use host::{engines, unless_forbidden};
 pub use limits::FakeLimits;
 pub use mmio::FakeGuest;
 pub use pci::PciGuest;

@@ -363,17 +363,17 @@ fn vhost_remedy(error: &io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::unless_forbidden;
 
     /// A tap of a name no other test has, or `None` where this process may not make one.
     fn tap(suffix: char) -> Option<(String, Tap)> {
         let name = format!("clt{}{suffix}", std::process::id());
-        match Tap::open(&name, 1) {
-            Ok(mut queues) => Some((name, queues.remove(0))),
-            Err(error) => {
-                eprintln!("skipped, runs with CAP_NET_ADMIN: {error}");
-                None
-            }
-        }
+        let opened = match Tap::open(&name, 1) {
+            Err(NetError::Tap { error, .. }) => Err(error),
+            other => Ok(other.unwrap()),
+        };
+        let mut queues = unless_forbidden(opened, "CAP_NET_ADMIN")?;
+        Some((name, queues.remove(0)))
     }
 
     #[test]
@@ -475,10 +475,14 @@ mod tests {
         let up = std::process::Command::new("ip")
             .args(["link", "set", &name, "up"])
             .status();
-        if !up.is_ok_and(|status| status.success()) {
+        if up
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
             eprintln!("skipped, runs where `ip` is installed");
             return;
         }
+        assert!(up.unwrap().success());
         let memory = crate::testing::guest_memory(0x2_0000);
         let mut frame = Segments::new(memory);
         // Cut inside the header, as a driver may.

@@ -5,13 +5,13 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
-use vm_config::{BlockEngine, CacheType, DeviceId, Drive, DrivePatch};
+use vm_config::{CacheType, DeviceId, Drive, DrivePatch};
 use vm_memory::Bytes;
 
 use super::super::{Block, BlockChange, LockWait, SharedRing};
 use super::*;
 use crate::testing::suite::device_suite;
-use crate::testing::{Bench, Buffer, FakeGuest};
+use crate::testing::{Bench, Buffer, FakeGuest, engines};
 use crate::virtio::VirtioDevice;
 use crate::virtio::transport::Transport;
 
@@ -36,12 +36,8 @@ fn image() -> NamedTempFile {
 }
 
 fn drive(image: &NamedTempFile) -> Drive {
-    let engine = if SharedRing::default().get().is_ok() {
-        BlockEngine::Async
-    } else {
-        eprintln!("not the engine that is meant; runs where io_uring is allowed");
-        BlockEngine::Sync
-    };
+    // The engine that is meant comes last, where it is allowed.
+    let io_engine = engines().pop();
     Drive {
         drive_id: DeviceId("disk".to_owned()),
         partuuid: None,
@@ -51,7 +47,7 @@ fn drive(image: &NamedTempFile) -> Drive {
         path_on_host: Some(image.path().to_owned()),
         overlay_path: None,
         rate_limiter: None,
-        io_engine: Some(engine),
+        io_engine,
         socket: None,
         serial: None,
         num_queues: None,

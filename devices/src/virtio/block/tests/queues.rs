@@ -3,8 +3,8 @@
 use vm_config::BlockEngine;
 
 use super::*;
-use crate::testing::FakeDriver;
 use crate::testing::guest::{Guest as _, QUEUES_AT, RUNNING};
+use crate::testing::{FakeDriver, engines};
 
 const QUEUES: u16 = 4;
 /// Where the buffers of request `n` lie.
@@ -14,16 +14,6 @@ const AT: u64 = 0x1_0000;
 const READ: u8 = 0;
 const WRITE: u8 = 1;
 const FLUSH: u8 = 4;
-
-fn engines() -> Vec<BlockEngine> {
-    let mut engines = vec![BlockEngine::Sync];
-    if SharedRing::default().get().is_ok() {
-        engines.push(BlockEngine::Async);
-    } else {
-        eprintln!("one engine alone; both run where io_uring is allowed");
-    }
-    engines
-}
 
 fn many(image: &NamedTempFile, engine: BlockEngine) -> Drive {
     Drive {

@@ -4,7 +4,7 @@ use vm_config::{BlockEngine, CacheType, DeviceId, Drive, DrivePatch};
 
 use super::super::super::{Block, BlockChange, DiskError, LockWait, SharedRing};
 use super::*;
-use crate::testing::{Bench, Buffer, FakeGuest};
+use crate::testing::{Bench, Buffer, FakeGuest, engines};
 use crate::virtio::transport::Transport;
 use crate::virtio::{Changed, VirtioDevice};
 
@@ -19,16 +19,6 @@ const WRITE: u8 = 1;
 const FLUSH: u8 = 4;
 const DISCARD_FEATURE: u64 = 1 << 13;
 const FLUSH_FEATURE: u64 = 1 << 9;
-
-fn engines() -> Vec<BlockEngine> {
-    let mut engines = vec![BlockEngine::Sync];
-    if SharedRing::default().get().is_ok() {
-        engines.push(BlockEngine::Async);
-    } else {
-        eprintln!("one engine alone; both run where io_uring is allowed");
-    }
-    engines
-}
 
 fn drive(bed: &Bed, overlay: &str, engine: BlockEngine) -> Drive {
     Drive {
