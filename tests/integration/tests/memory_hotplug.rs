@@ -184,6 +184,19 @@ fn more_than_there_is_cannot_be_requested(vm: &mut TestVm) {
     assert_eq!(status(vm)["requested_size_mib"], 0);
 }
 
+#[vm_test(kernel = "mem_resets", mmio, pci)]
+fn it_can_be_asked_while_its_driver_resets_it(vm: &mut TestVm) {
+    put(vm, &json!({ "total_size_mib": 256 }));
+    vm.start();
+    vm.wait_for("storming");
+    for _ in 0..100 {
+        assert_eq!(status(vm)["total_size_mib"], 256);
+    }
+    vm.type_text("q");
+    vm.expect_pass();
+    assert!(vm.value("resets").parse::<u64>().unwrap() > 0);
+}
+
 #[vm_test(kernel = "halt")]
 fn a_machine_without_it_says_so(vm: &mut TestVm) {
     vm.start();
