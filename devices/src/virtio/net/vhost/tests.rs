@@ -53,7 +53,7 @@ fn a_missing_node_says_what_to_load() {
 
 /// A tap that is up, and an interface on it; `None` where this process cannot have them.
 fn served(suffix: char) -> Option<(String, Net)> {
-    let name = format!("clt{}{suffix}", std::process::id());
+    let name = format!("clv{}{suffix}", std::process::id());
     let mut interface = stated("");
     interface.host_dev_name.clone_from(&name);
     let net = match Net::open(&interface) {
