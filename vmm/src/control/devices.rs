@@ -101,7 +101,7 @@ impl PutDrive {
             return Err(refused_root(&vm.config).into());
         }
         if drive.socket.is_some() && vm.config.memory_sharing() == Sharing::Private {
-            return Err(HotplugError::PrivateMemory.into());
+            return Err(DriveError::PrivateMemory.into());
         }
         let device = block::open(drive, &vm.config.ring, LockWait::None);
         let device = device.map_err(DriveError::Create)?;

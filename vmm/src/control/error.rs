@@ -122,11 +122,6 @@ pub enum HotplugError {
     /// The guest runs from it.
     #[error("Cannot unplug root device")]
     Root,
-    /// A back end in another process, which cannot reach guest memory.
-    #[error(
-        "the guest's memory is this process's own, so no back end can work in it; have a drive with a `socket` at the start, or give `path_on_host`"
-    )]
-    PrivateMemory,
     /// Nobody runs who could let it go.
     #[error(
         "the guest uses the device and is paused; resume it, or send the DELETE with ?force=true"
@@ -143,6 +138,11 @@ pub enum HotplugError {
 /// A drive that cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
+    /// A back end in another process, which cannot reach guest memory.
+    #[error(
+        "Unable to create the virtio block device: Vhost user backend error: the guest's memory is this process's own, so no back end can work in it; have a drive with a `socket` at the start, or give `path_on_host`"
+    )]
+    PrivateMemory,
     /// There is one root at most.
     #[error("A root block device already exists!")]
     RootExists,

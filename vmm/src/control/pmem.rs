@@ -24,7 +24,9 @@ pub enum PmemConfigError {
     #[error("Attempt to add pmem as a root device while the root device defined as a block device")]
     RootIsDrive,
     /// A guest that runs has its root already.
-    #[error("a root device is given before the start; leave root_device out")]
+    #[error(
+        "Attempt to add pmem as a root device to a machine that runs; state it before the start, or leave root_device out"
+    )]
     RootAfterStart,
     /// More than can be described.
     #[error(
