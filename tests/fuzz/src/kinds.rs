@@ -28,9 +28,23 @@ use vm_memory::GuestAddress;
 use crate::bytes::Bytes;
 use crate::file;
 
-/// Which device, and how it was configured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+/// Declares [`Kind`], and lists it whole.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident,)*) => {
+        /// Which device, and how it was configured.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl Kind {
+            /// Every kind. New ones come last: inputs of a corpus choose by place.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+        }
+    };
+}
+
+kinds! {
     /// A drive, its engine in the event loop.
     BlockSync,
     /// A drive, its engine io_uring.
@@ -58,6 +72,8 @@ pub enum Kind {
     /// Memory that is plugged by request.
     Mem,
 }
+// A digit chooses among them.
+const _: () = assert!(Kind::ALL.len() <= 16);
 
 /// What the host has of a device.
 pub struct Host {
@@ -91,23 +107,6 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 static RING: LazyLock<SharedRing> = LazyLock::new(SharedRing::default);
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 13] = [
-        Self::BlockSync,
-        Self::BlockAsync,
-        Self::BlockLimited,
-        Self::Net,
-        Self::NetPairs,
-        Self::Vsock,
-        Self::Rng,
-        Self::Balloon,
-        Self::BlockOverlay,
-        Self::Pmem,
-        Self::Console,
-        Self::BlockQueues,
-        Self::Mem,
-    ];
-
     /// The kind that a byte of an input chooses: by its lower digit, so that one of text can.
     #[must_use]
     pub fn of(byte: u8) -> Self {
