@@ -23,7 +23,7 @@ pub(super) const ALIGNMENT: usize = 2 << 20;
 pub enum MemoryError {
     /// The host has no room for the mapping.
     #[error(
-        "Invalid Memory Configuration: Cannot create mmap region: {}; {len} bytes are wanted for the guest: ask for less memory, or free some on the host",
+        "Invalid Memory Configuration: Cannot create mmap region: {}; {len} bytes are wanted for the guest; ask for less memory, or free some on the host",
         words(error)
     )]
     Map {
@@ -34,7 +34,7 @@ pub enum MemoryError {
     },
     /// The pool of huge pages is too small.
     #[error(
-        "Invalid Memory Configuration: Cannot create mmap region: {}; {len} bytes are wanted from 2 MiB pages: raise /proc/sys/vm/nr_hugepages, or set huge_pages to None",
+        "Invalid Memory Configuration: Cannot create mmap region: {}; {len} bytes are wanted from 2 MiB pages; raise /proc/sys/vm/nr_hugepages, or set huge_pages to None",
         words(error)
     )]
     HugePages {
