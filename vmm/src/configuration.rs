@@ -90,6 +90,17 @@ pub(crate) fn balloon_id() -> DeviceId {
 }
 
 impl Configuration {
+    /// Whether the guest's root is a drive.
+    pub(crate) fn has_root_drive(&self) -> bool {
+        let mut drives = self.drives.iter();
+        drives.any(|drive| drive.config.is_root_device)
+    }
+
+    /// Whether the guest's root is persistent memory.
+    pub(crate) fn has_root_pmem(&self) -> bool {
+        self.pmem.iter().any(|pmem| pmem.root_device)
+    }
+
     /// Whether another process works in guest memory.
     pub(crate) fn memory_sharing(&self) -> Sharing {
         let has_back_end = self

@@ -49,16 +49,17 @@ impl Command for PutDrive {
 impl PutDrive {
     fn describe(self, vm: &mut Vm) -> Result<(), CommandError> {
         let drive = self.0;
-        let drives = &mut vm.config.drives;
+        let drives = &vm.config.drives;
         let is_other_root = |other: &Attachment<Drive, Box<dyn VirtioDevice>>| {
             other.config.is_root_device && other.config.drive_id != drive.drive_id
         };
         if drive.is_root_device && drives.iter().any(is_other_root) {
             return Err(DriveError::RootExists.into());
         }
-        if drive.is_root_device && vm.config.pmem.iter().any(|pmem| pmem.root_device) {
+        if drive.is_root_device && vm.config.has_root_pmem() {
             return Err(DriveError::RootIsPmem.into());
         }
+        let drives = &mut vm.config.drives;
         let place = drives
             .iter()
             .position(|d| d.config.drive_id == drive.drive_id);
@@ -113,13 +114,9 @@ impl PutDrive {
 
 /// Why a guest that runs gets no root drive.
 fn refused_root(config: &Configuration) -> DriveError {
-    if config
-        .drives
-        .iter()
-        .any(|drive| drive.config.is_root_device)
-    {
+    if config.has_root_drive() {
         DriveError::RootExists
-    } else if config.pmem.iter().any(|pmem| pmem.root_device) {
+    } else if config.has_root_pmem() {
         DriveError::RootIsPmem
     } else {
         DriveError::RootAfterStart

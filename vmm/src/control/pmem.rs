@@ -65,8 +65,7 @@ impl PutPmem {
             if config.pmem.iter().any(is_other) {
                 return Err(PmemConfigError::RootExists.into());
             }
-            let mut drives = config.drives.iter();
-            if drives.any(|drive| drive.config.is_root_device) {
+            if config.has_root_drive() {
                 return Err(PmemConfigError::RootIsDrive.into());
             }
         }
@@ -98,13 +97,9 @@ impl PutPmem {
 
 /// Why a guest that runs gets no root pmem device.
 fn refused_root(config: &Configuration) -> PmemConfigError {
-    if config.pmem.iter().any(|pmem| pmem.root_device) {
+    if config.has_root_pmem() {
         PmemConfigError::RootExists
-    } else if config
-        .drives
-        .iter()
-        .any(|drive| drive.config.is_root_device)
-    {
+    } else if config.has_root_drive() {
         PmemConfigError::RootIsDrive
     } else {
         PmemConfigError::RootAfterStart
