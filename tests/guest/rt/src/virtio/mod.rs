@@ -20,7 +20,7 @@ use self::mmio::MmioWindow;
 use self::pci::PciWindow;
 use crate::boot::BootInfo;
 use crate::interrupts::DeviceVector;
-use crate::{clock, physical};
+use crate::{clock, physical, println, serial};
 
 /// Device status bits (virtio 1.2 §2.1).
 pub mod status {
@@ -219,6 +219,18 @@ impl Device {
         self.set_status(bits);
         let found = self.status();
         crate::check!(found == bits, "the device did not start: status {found:#x}");
+    }
+
+    /// Resets the device and starts it again with `wanted` features, again and again, until a byte comes in.
+    pub fn storm_with_resets(self, wanted: u64) {
+        println!("storming");
+        let mut resets = 0_u64;
+        while !serial::has_input() {
+            self.negotiate(wanted);
+            self.start();
+            resets += 1;
+        }
+        println!("resets={resets}");
     }
 
     /// Reads and acknowledges the reasons for an interrupt; bit 0 is a used buffer.
