@@ -6,5 +6,6 @@ pub mod lapic;
 pub mod layout;
 pub mod mptable;
 pub mod msr;
+pub mod paging;
 pub mod regs;
 pub mod system_area;
