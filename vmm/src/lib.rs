@@ -21,6 +21,7 @@ mod machine;
 mod memory;
 mod memory_blocks;
 mod messages;
+pub mod metrics;
 mod placement;
 mod pmem;
 pub mod process;

@@ -18,6 +18,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::queue::Queue;
 use crate::GuestMemory;
+use crate::metrics::Group;
 
 /// What does not change during a device's life.
 #[derive(Clone, Debug)]
@@ -59,6 +60,8 @@ pub trait Interrupt: Send + Sync {
 pub trait VirtioDevice: Any + Send {
     /// Device type, offered features, queue sizes. Constant for the device's life.
     fn traits(&self) -> Traits;
+    /// What it counts; the same group all its life.
+    fn counters(&self) -> Arc<dyn Group>;
     /// Device-specific configuration space, little-endian (virtio 1.2 §2.5).
     fn config_space(&self) -> &[u8];
     /// The configuration space is about to be read: takes over what the worker changed in it. Most workers change

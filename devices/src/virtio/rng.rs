@@ -14,7 +14,7 @@ use super::{
     ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
 };
 use crate::limiter::{Limiter, LimitsAtHome};
-use crate::metrics::EntropyMetrics;
+use crate::metrics::{EntropyMetrics, Group};
 
 /// Entries of the one queue.
 const QUEUE_SIZE: u16 = 256;
@@ -66,6 +66,10 @@ impl VirtioDevice for Rng {
     }
 
     /// There is none (virtio 1.2 §5.4.4).
+    fn counters(&self) -> Arc<dyn Group> {
+        self.metrics()
+    }
+
     fn config_space(&self) -> &[u8] {
         &[]
     }

@@ -27,7 +27,7 @@ use statistics::Figures;
 use worker::{BalloonWorker, Hinting, Line, Polling, Role, Work};
 
 use super::{ActivateError, Activation, Traits, VirtioDevice, Worker};
-use crate::metrics::BalloonMetrics;
+use crate::metrics::{BalloonMetrics, Group};
 
 // Feature bits (virtio 1.2 §5.5.3).
 const VIRTIO_BALLOON_F_STATS_VQ: u32 = 1;
@@ -267,6 +267,10 @@ impl VirtioDevice for Balloon {
     }
 
     /// The worker acknowledges a run of hints without the device at hand, so both answers are ready.
+    fn counters(&self) -> Arc<dyn Group> {
+        self.metrics()
+    }
+
     fn config_space(&self) -> &[u8] {
         if self.is_acknowledged() {
             &self.config_done

@@ -40,7 +40,7 @@ use zerocopy::IntoBytes;
 
 use super::{ActivateError, Activation, Changed, Traits, VirtioDevice, Worker};
 use crate::limiter::{Limiter, LimitsAtHome};
-use crate::metrics::BlockMetrics;
+use crate::metrics::{BlockMetrics, Group};
 use crate::sys::uring::Ring;
 pub use crate::sys::uring::SharedRing;
 
@@ -241,6 +241,10 @@ impl VirtioDevice for Block {
             features: self.features,
             queue_sizes: vec![QUEUE_SIZE; self.queues.into()],
         }
+    }
+
+    fn counters(&self) -> Arc<dyn Group> {
+        self.metrics()
     }
 
     fn config_space(&self) -> &[u8] {

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -17,7 +18,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{DiskError, QUEUE_SIZE};
-use crate::metrics::BlockMetrics;
+use crate::metrics::{Group, VhostUserBlockMetrics};
 use crate::sys::event::lend;
 use crate::sys::poll::is_writable;
 use crate::virtio::queue::Queue;
@@ -38,7 +39,7 @@ pub struct VhostUserBlock {
     config: [u8; CONFIG_LEN],
     // Runtime glue.
     back_end: Shared,
-    metrics: Arc<BlockMetrics>,
+    metrics: Arc<VhostUserBlockMetrics>,
     /// A worker ran, and the driver has not reset the device since.
     has_run: bool,
 }
@@ -73,14 +74,17 @@ impl VhostUserBlock {
             return Err(DiskError::NotWithSocket(field));
         }
         let version_1 = (1 << VIRTIO_F_VERSION_1, "VIRTIO_F_VERSION_1");
+        let start = Instant::now();
         let (mut back_end, offered) = BackEnd::connect(&path, version_1)?;
         let config = back_end.config()?;
+        let metrics = Arc::<VhostUserBlockMetrics>::default();
+        metrics.init_time_us.set_us(start.elapsed());
         Ok(Self {
             path,
             features: offered & known(drive.cache_type),
             config,
             back_end: Shared(Arc::new(Mutex::new(back_end))),
-            metrics: Arc::default(),
+            metrics,
             has_run: false,
         })
     }
@@ -88,18 +92,25 @@ impl VhostUserBlock {
     /// Reads the configuration space anew, while no worker runs.
     pub fn refresh(&mut self) -> Changed<Result<(), VhostUserError>> {
         self.metrics.update_count.increment();
-        match self.back_end.lock().config() {
+        let start = Instant::now();
+        let read = self.back_end.lock().config();
+        match read {
             Ok(config) => {
+                let took = start.elapsed();
+                self.metrics.config_change_time_us.set_us(took);
                 self.config = config;
                 Changed::Configuration(Ok(()))
             }
-            Err(error) => Changed::Inside(Err(error)),
+            Err(error) => {
+                self.metrics.update_fails.increment();
+                Changed::Inside(Err(error))
+            }
         }
     }
 
     /// What it counts.
     #[must_use]
-    pub fn metrics(&self) -> Arc<BlockMetrics> {
+    pub fn metrics(&self) -> Arc<VhostUserBlockMetrics> {
         Arc::clone(&self.metrics)
     }
 
@@ -163,13 +174,19 @@ impl VirtioDevice for VhostUserBlock {
         }
     }
 
+    fn counters(&self) -> Arc<dyn Group> {
+        self.metrics()
+    }
+
     fn config_space(&self) -> &[u8] {
         &self.config
     }
 
     fn activate(&mut self, with: Activation) -> Result<Box<dyn Worker>, ActivateError> {
+        let start = Instant::now();
         match self.start(with) {
             Ok(worker) => {
+                self.metrics.activate_time_us.set_us(start.elapsed());
                 self.has_run = true;
                 Ok(Box::new(worker))
             }
@@ -206,7 +223,7 @@ struct VhostUserWorker {
     back_end: Shared,
     /// The back end is gone, and the driver has been told.
     is_over: bool,
-    metrics: Arc<BlockMetrics>,
+    metrics: Arc<VhostUserBlockMetrics>,
     interrupt: Arc<dyn Interrupt>,
 }
 

@@ -23,7 +23,7 @@ use super::{
     ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
 };
 use crate::limiter::{Limiter, LimitsAtHome};
-use crate::metrics::ConsoleMetrics;
+use crate::metrics::{ConsoleMetrics, Group};
 
 /// Entries of each of the two queues.
 const QUEUE_SIZE: u16 = 256;
@@ -92,6 +92,10 @@ impl VirtioDevice for Console {
     }
 
     /// Each field belongs to a feature that is not offered (virtio 1.2 §5.3.4).
+    fn counters(&self) -> Arc<dyn Group> {
+        self.metrics()
+    }
+
     fn config_space(&self) -> &[u8] {
         &[]
     }

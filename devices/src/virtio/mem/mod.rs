@@ -14,6 +14,7 @@ mod request;
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_MEM;
@@ -22,14 +23,14 @@ use vmm_sys_util::eventfd::EventFd;
 
 use region::Plugging;
 pub use region::{BlockSource, Region};
-use request::parse;
+use request::{Request, parse};
 
 use super::chain::Chain;
 use super::queue::Queue;
 use super::{
     ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
 };
-use crate::metrics::MemMetrics;
+use crate::metrics::{Group, Latency, MemMetrics};
 
 /// The driver does not touch what is not plugged (virtio 1.2 §5.15.3).
 const VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE: u32 = 1;
@@ -133,6 +134,10 @@ impl VirtioDevice for Mem {
         }
     }
 
+    fn counters(&self) -> Arc<dyn Group> {
+        self.metrics()
+    }
+
     fn config_space(&self) -> &[u8] {
         &self.config
     }
@@ -224,6 +229,7 @@ impl MemWorker {
             self.metrics.queue_event_fails.increment();
             return 0;
         };
+        let (start, latency) = (Instant::now(), latency(&self.metrics, &request));
         let mut plugging = lock(&self.plugging);
         let done = plugging.serve(request);
         let written = (self.chain.writable).copy_from(0, &done.response.to_bytes());
@@ -231,10 +237,24 @@ impl MemWorker {
             plugging.give_back(range);
         }
         drop(plugging);
+        if let Some(latency) = latency {
+            latency.record(start.elapsed());
+        }
         if done.is_config_changed {
             self.interrupt.config();
         }
         u32::try_from(written).unwrap_or_default()
+    }
+}
+
+/// Where it counts how long `request` takes.
+fn latency<'a>(metrics: &'a MemMetrics, request: &Request) -> Option<&'a Latency> {
+    match request {
+        Request::Plug(_) => Some(&metrics.plug_agg),
+        Request::Unplug(_) => Some(&metrics.unplug_agg),
+        Request::UnplugAll => Some(&metrics.unplug_all_agg),
+        Request::State(_) => Some(&metrics.state_agg),
+        Request::Unknown => None,
     }
 }
 

@@ -33,7 +33,7 @@ use worker::{NetWorker, Pair, Queues};
 
 use super::{ActivateError, Activation, Changed, Traits, VirtioDevice, Worker};
 use crate::limiter::{Limiter, LimitsAtHome};
-use crate::metrics::NetMetrics;
+use crate::metrics::{Group, NetMetrics};
 
 /// Entries of each queue.
 const QUEUE_SIZE: u16 = 256;
@@ -220,6 +220,10 @@ impl VirtioDevice for Net {
             features: self.features,
             queue_sizes: vec![QUEUE_SIZE; queues(self.taps.len())],
         }
+    }
+
+    fn counters(&self) -> Arc<dyn Group> {
+        self.metrics()
     }
 
     fn config_space(&self) -> &[u8] {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::Registers;
 use crate::limiter::{Limiter, LimitsAtHome};
-use crate::metrics::PmemMetrics;
+use crate::metrics::{Group, PmemMetrics};
 
 /// Entries of the one queue, and so the most requests that share one flush.
 const QUEUE_SIZE: u16 = 256;
@@ -137,6 +137,10 @@ impl VirtioDevice for Pmem {
             features: 1 << VIRTIO_F_VERSION_1,
             queue_sizes: vec![QUEUE_SIZE],
         }
+    }
+
+    fn counters(&self) -> Arc<dyn Group> {
+        self.metrics()
     }
 
     fn config_space(&self) -> &[u8] {

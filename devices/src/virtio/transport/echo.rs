@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use crate::metrics::{BalloonMetrics, Group};
 use crate::virtio::queue::Queue;
 use crate::virtio::{
     ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
@@ -39,6 +40,10 @@ impl VirtioDevice for Echo {
             features: 1 << 32 | EVENT_IDX | 1,
             queue_sizes: vec![16, 8],
         }
+    }
+
+    fn counters(&self) -> Arc<dyn Group> {
+        Arc::new(BalloonMetrics::new())
     }
 
     fn config_space(&self) -> &[u8] {

@@ -36,7 +36,7 @@ use super::queue::Queue;
 use super::{
     ActivateError, Activation, Interrupt, QueueError, Source, Token, Traits, VirtioDevice, Worker,
 };
-use crate::metrics::VsockMetrics;
+use crate::metrics::{Group, VsockMetrics};
 
 /// Entries of each queue.
 const QUEUE_SIZE: u16 = 256;
@@ -153,6 +153,10 @@ impl VirtioDevice for Vsock {
     }
 
     /// The guest's address (virtio 1.2 §5.10.4).
+    fn counters(&self) -> Arc<dyn Group> {
+        self.metrics()
+    }
+
     fn config_space(&self) -> &[u8] {
         &self.config
     }
