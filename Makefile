@@ -48,7 +48,7 @@ fuzz:
 fuzz-test:
 	@sh tests/fuzz/run.sh all 20
 
-## Writes resources/openapi/cloister.json anew from the types; `make check` compares it.
+## Writes resources/openapi/cloister.json and docs/errors.md anew from the types; `make check` compares them.
 openapi:
 	UPDATE_OPENAPI=1 $(CARGO) test --quiet -p api-server --features openapi openapi
 

@@ -3,6 +3,8 @@
 use std::error::Error;
 
 use serde::Serialize;
+use serde_json::error::Category;
+use vm_config::{Explain, Explanation, FaultCode, FaultKind};
 use vmm::control::CommandError;
 
 use crate::router::Verb;
@@ -70,20 +72,77 @@ pub(crate) struct Fault {
     error: Option<String>,
     /// What is wrong, and what to do.
     fault_message: String,
+    /// The kind of failure; `docs/errors.md` has all of them.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    code: FaultCode,
+    /// The innermost reason.
+    cause: String,
+    /// What to do.
+    remedy: String,
 }
 
 impl From<&ApiError> for Fault {
     fn from(error: &ApiError) -> Self {
         let fault_message = chain(error);
+        let Explanation {
+            code,
+            cause,
+            remedy,
+        } = error.explain();
         let error = error.is_transport().then(|| fault_message.clone());
         Self {
             error,
             fault_message,
+            code,
+            cause,
+            remedy,
         }
     }
 }
 
+impl Explain for ApiError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Method => FaultCode::UnsupportedMethod,
+            Self::TooLarge { .. } | Self::ChunksTooLarge { .. } => FaultCode::PayloadTooLarge,
+            Self::Body(_) | Self::Malformed(_) => FaultCode::MalformedHttp,
+            Self::GetWithBody | Self::DeleteWithBody => FaultCode::BodyNotAllowed,
+            Self::EmptyPut | Self::EmptyPatch => FaultCode::BodyMissing,
+            Self::Unknown(..) | Self::UnknownTail(..) | Self::NoSnapshotOperation => {
+                FaultCode::UnknownPath
+            }
+            Self::Query(_) => FaultCode::UnknownQuery,
+            Self::EmptyId => FaultCode::IdMissing,
+            Self::InvalidId => FaultCode::IdInvalid,
+            Self::Json(error) => match error.classify() {
+                Category::Data => FaultCode::JsonContent,
+                Category::Io | Category::Syntax | Category::Eof => FaultCode::JsonSyntax,
+            },
+            Self::IdMismatch | Self::InterfaceIdMismatch { .. } => FaultCode::IdMismatch,
+            Self::Unsupported(..) => FaultCode::NotInThisBuild,
+            Self::Command(inner) => return FaultKind::Inner(inner),
+            Self::Ended => FaultCode::MicrovmEnded,
+        })
+    }
+}
+
 impl ApiError {
+    /// What a client can act on. A message that ends in the client's own words has no remedy in them.
+    fn explain(&self) -> Explanation {
+        match (self, self.kind()) {
+            (Self::Json(error), FaultKind::Code(code)) => Explanation::general(code, error),
+            (
+                Self::Body(_)
+                | Self::Malformed(_)
+                | Self::Unknown(..)
+                | Self::UnknownTail(..)
+                | Self::InterfaceIdMismatch { .. },
+                FaultKind::Code(code),
+            ) => Explanation::general(code, self),
+            _ => Explanation::of(self),
+        }
+    }
+
     /// Whether existing clients find the text of it under `error`.
     fn is_transport(&self) -> bool {
         matches!(
@@ -114,12 +173,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_of_the_microvm_tells_the_whole_chain() {
+    fn a_refusal_of_the_microvm_tells_the_whole_chain_and_its_end() {
         let refused = CommandError::Machine(vm_config::MachineError::MemorySize);
+        let fault = Fault::from(&ApiError::from(refused));
+        let reason =
+            "The memory size (MiB) is either 0, or not a multiple of the configured page size";
         assert_eq!(
-            Fault::from(&ApiError::from(refused)).fault_message,
-            "Machine config error: The memory size (MiB) is either 0, or not a multiple of the \
-             configured page size."
+            fault.fault_message,
+            format!("Machine config error: {reason}.")
         );
+        assert_eq!(fault.cause, reason);
+        assert_eq!(fault.code, FaultCode::MemorySizeInvalid);
+        assert_eq!(fault.remedy, FaultCode::MemorySizeInvalid.remedy());
+    }
+
+    #[test]
+    fn a_json_mistake_tells_the_decoders_words_and_whether_it_is_syntax() {
+        for (text, code) in [
+            ("[1", FaultCode::JsonSyntax),
+            ("{\"a; b\":1}", FaultCode::JsonContent),
+        ] {
+            let mistake = serde_json::from_str::<Vec<u8>>(text).unwrap_err();
+            let words = mistake.to_string();
+            let fault = Fault::from(&ApiError::Json(mistake));
+            assert_eq!((fault.code, fault.cause), (code, words));
+        }
+    }
+
+    #[test]
+    fn what_a_client_wrote_is_not_taken_for_a_remedy() {
+        let error = ApiError::UnknownTail(Verb::Put, "a; drink more water".to_owned());
+        assert_eq!(Fault::from(&error).remedy, FaultCode::UnknownPath.remedy());
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! The committed file is compared with what the code says:
 //! `cargo test -p api-server --features openapi openapi`. With `UPDATE_OPENAPI=1` in the environment the file
-//! is written instead.
+//! is written instead. The same goes for the list of errors, `docs/errors.md`.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 use utoipa::OpenApi;
+use vm_config::FaultCode;
 
 use crate::routes::{Description, Endpoint};
 use crate::version;
@@ -17,6 +18,45 @@ const FILE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../resources/openapi/cloister.json"
 );
+
+/// The committed list of errors.
+const ERRORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors.md");
+
+/// What stands above the list.
+const ERRORS_HEAD: &str = "\
+# Refusals
+
+A request that is refused has a body with four fields:
+
+```json
+{
+  \"fault_message\": \"Boot source error: The kernel file cannot be opened: No such file or directory (os error 2) /vmlinux; check the path, as this process sees it\",
+  \"code\": \"kernel_file\",
+  \"cause\": \"The kernel file cannot be opened: No such file or directory (os error 2) /vmlinux\",
+  \"remedy\": \"check the path, as this process sees it\"
+}
+```
+
+`fault_message` is what existing clients read, all of it for a person. `code` is for programs: a code keeps its name and meaning, new ones
+may come. `cause` is the innermost reason, `remedy` what to do about it; where a failure knows nothing better, it is the one below. A body that is
+too large, or no HTTP, has the text of `fault_message` under `error` too. `make openapi` writes this page from `vmm/config/src/explain/codes.rs`.
+
+| code | meaning | remedy |
+|---|---|---|
+";
+
+/// The list of errors.
+fn list_errors() -> String {
+    let rows = FaultCode::ALL.iter().map(|code| {
+        format!(
+            "| `{}` | {} | {} |\n",
+            code.name(),
+            code.meaning(),
+            code.remedy()
+        )
+    });
+    ERRORS_HEAD.to_owned() + &rows.collect::<String>()
+}
 
 /// The description as JSON text.
 fn describe() -> String {
@@ -34,6 +74,9 @@ fn describe() -> String {
             add_what_all_have(&verb, operation);
         }
     }
+    // No `enum`: a client that knows these must not stumble over a new one.
+    description["components"]["schemas"]["Fault"]["properties"]["code"]["x-extensible-enum"] =
+        FaultCode::ALL.iter().map(|code| code.name()).collect();
     let mut text = serde_json::to_string_pretty(&description).expect("a description is JSON");
     text.push('\n');
     text
@@ -87,15 +130,23 @@ fn add_what_all_have(verb: &str, operation: &mut Value) {
 
 #[test]
 fn openapi_file_says_what_the_code_does() {
-    let generated = describe();
+    is_committed(FILE, &describe());
+}
+
+#[test]
+fn openapi_errors_page_lists_every_code() {
+    is_committed(ERRORS, &list_errors());
+}
+
+fn is_committed(file: &str, generated: &str) {
     if std::env::var_os("UPDATE_OPENAPI").is_some() {
-        std::fs::create_dir_all(Path::new(FILE).parent().unwrap()).unwrap();
-        std::fs::write(FILE, &generated).unwrap();
+        std::fs::create_dir_all(Path::new(file).parent().unwrap()).unwrap();
+        std::fs::write(file, generated).unwrap();
     }
-    let committed = std::fs::read_to_string(FILE).unwrap_or_default();
+    let committed = std::fs::read_to_string(file).unwrap_or_default();
     assert!(
         committed == generated,
-        "resources/openapi is out of date: run `make openapi`"
+        "{file} is out of date: run `make openapi`"
     );
 }
 

@@ -19,7 +19,7 @@ use devices::virtio::transport::pci::{self, PciPlacement, PciTransport};
 use devices::virtio::vsock::{Vsock, VsockError};
 use devices::virtio::{Balloon, Mem, VirtioDevice, Worker, WorkerId, WorkerLoop};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
-use vm_config::{DeviceId, DeviceTransport, Drive, SerialConfig};
+use vm_config::{DeviceId, DeviceTransport, Drive, Explain, FaultCode, FaultKind, SerialConfig};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
@@ -80,6 +80,21 @@ pub enum AttachError {
     /// The host gives no event.
     #[error("cannot make an event for a device; raise the limit on open files (`ulimit -n`)")]
     Event(#[source] io::Error),
+}
+
+impl Explain for AttachError {
+    fn kind(&self) -> FaultKind<'_> {
+        match self {
+            Self::Place(inner) => FaultKind::Inner(inner),
+            Self::Kvm(inner) => FaultKind::Inner(inner),
+            Self::Drive(inner) => FaultKind::Inner(inner),
+            Self::Network(inner) => FaultKind::Inner(inner),
+            Self::Vsock(inner) => FaultKind::Inner(inner),
+            Self::VirtioConsole(inner) => FaultKind::Inner(inner),
+            Self::Console(_) | Self::SerialOutput { .. } => FaultKind::Code(FaultCode::SerialFile),
+            Self::Event(_) => FaultKind::Code(FaultCode::HostLimit),
+        }
+    }
 }
 
 // The names of devices that a machine has one of, and that the user does not name.

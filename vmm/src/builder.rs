@@ -9,7 +9,7 @@ use std::sync::Arc;
 use devices::GuestMemory;
 use devices::acpi::ClockState;
 use devices::memory::Blocks;
-use vm_config::{BootSource, Machine};
+use vm_config::{BootSource, Explain, FaultCode, FaultKind, Machine};
 use vm_memory::{GuestAddress, GuestMemoryError};
 
 use crate::arch::x86_64::acpi;
@@ -99,6 +99,29 @@ pub enum StartError {
     /// Threads.
     #[error("cannot start a vCPU thread; raise the limit on processes (`ulimit -u`, pids cgroup)")]
     Thread(#[source] io::Error),
+}
+
+impl Explain for StartError {
+    fn kind(&self) -> FaultKind<'_> {
+        match self {
+            Self::NoKernel => FaultKind::Code(FaultCode::KernelMissing),
+            Self::Memory(inner) => FaultKind::Inner(inner),
+            Self::Kvm(inner) => FaultKind::Inner(inner),
+            Self::Open { .. } => FaultKind::Code(FaultCode::KernelFile),
+            Self::Cpuid(inner) => FaultKind::Inner(inner),
+            Self::Kernel(inner) => FaultKind::Inner(inner),
+            Self::Initrd(inner) => FaultKind::Inner(inner),
+            Self::CommandLine(inner) => FaultKind::Inner(inner),
+            Self::Attach(inner) => FaultKind::Inner(inner),
+            Self::Platform(inner) => FaultKind::Inner(inner),
+            Self::SharedHotplug => FaultKind::Code(FaultCode::HotplugMemorySharing),
+            Self::Pmem(inner) => FaultKind::Inner(inner),
+            Self::Generation(inner) => FaultKind::Inner(inner),
+            Self::Tables(_) => FaultKind::Code(FaultCode::GuestMemoryTooSmall),
+            Self::VcpuGone => FaultKind::Code(FaultCode::InternalError),
+            Self::Thread(_) => FaultKind::Code(FaultCode::HostLimit),
+        }
+    }
 }
 
 /// Builds the machine that `config` describes; it does not run yet.

@@ -7,6 +7,7 @@ use std::io;
 
 use devices::GuestMemory;
 use rustix::rand::{GetRandomFlags, getrandom};
+use vm_config::{Explain, FaultCode, FaultKind};
 use vm_memory::GuestAddress;
 
 use crate::arch::x86_64::system_area::{SystemArea, SystemAreaError};
@@ -23,6 +24,15 @@ pub enum GenerationError {
     /// Guest memory has no room.
     #[error(transparent)]
     Place(#[from] SystemAreaError),
+}
+
+impl Explain for GenerationError {
+    fn kind(&self) -> FaultKind<'_> {
+        match self {
+            Self::Random(_) => FaultKind::Code(FaultCode::HostRandom),
+            Self::Place(inner) => FaultKind::Inner(inner),
+        }
+    }
 }
 
 /// Puts a new id into a page of its own, and says where.

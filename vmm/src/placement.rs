@@ -5,7 +5,7 @@ use std::ops::Range;
 use devices::pci::Bar;
 use devices::pci::bus::{BAR_LEN, DEVICES};
 use devices::virtio::WorkerId;
-use vm_config::DeviceTransport;
+use vm_config::{DeviceTransport, Explain, FaultCode, FaultKind};
 use vm_memory::GuestAddress;
 
 use crate::arch::x86_64::layout::{
@@ -82,6 +82,14 @@ pub enum OutOfPlaces {
         "Could not find an available device slot on the PCI bus; a machine has room for {PCI_SLOTS} devices, remove some"
     )]
     PciSlot,
+}
+
+impl Explain for OutOfPlaces {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Gsi | Self::PciSlot => FaultCode::TooManyDevices,
+        })
+    }
 }
 
 impl Placement {

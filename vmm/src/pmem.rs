@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use devices::virtio::Pmem;
 use devices::virtio::pmem::{Backing, LostWrites};
-use vm_config::PmemConfig;
+use vm_config::{Explain, FaultCode, FaultKind, PmemConfig};
 
 use crate::kvm::{KvmError, MemorySlot, MemorySlots};
 use crate::memory::{Access, FileMapping, padded_len};
@@ -42,6 +42,17 @@ pub enum PmemError {
     /// KVM does not give it to the guest.
     #[error("Unable to create the virtio-pmem device")]
     Kvm(#[from] KvmError),
+}
+
+impl Explain for PmemError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Kvm(inner) => return FaultKind::Inner(inner),
+            Self::Open(_) | Self::NotAFile | Self::Empty => FaultCode::PmemFile,
+            Self::Map(_) => FaultCode::HostMemoryShort,
+            Self::NoRoom { .. } => FaultCode::PmemDoesNotFit,
+        })
+    }
 }
 
 /// Persistent memory that the guest has: its device, to be attached, and what it has it by.

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use vm_config::{Explain, FaultCode, FaultKind};
 
 use crate::Registers;
 use crate::irq::IrqLine;
@@ -77,6 +78,12 @@ impl<F: Fn() + Send + Sync> ResetLine for F {
     "the keyboard's buffer is full; the guest does not read its keyboard (it needs SERIO_I8042 and KEYBOARD_ATKBD)"
 )]
 pub struct KeyboardFull;
+
+impl Explain for KeyboardFull {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(FaultCode::KeyboardFull)
+    }
+}
 
 /// A saved state that no controller can be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! What can be wrong with a configuration, in the words existing clients look for.
 
+use crate::{Explain, FaultCode, FaultKind};
+
 /// A machine that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MachineError {
@@ -14,6 +16,16 @@ pub enum MachineError {
     /// Less memory than the balloon is to take.
     #[error("The memory size (MiB) is smaller than the previously set balloon device target size.")]
     BelowBalloon,
+}
+
+impl Explain for MachineError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::VcpuCount => FaultCode::VcpuCountInvalid,
+            Self::MemorySize => FaultCode::MemorySizeInvalid,
+            Self::BelowBalloon => FaultCode::MemoryBelowBalloon,
+        })
+    }
 }
 
 /// Text that is not a MAC address.

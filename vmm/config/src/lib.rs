@@ -8,6 +8,7 @@ mod boot;
 mod console;
 mod devices;
 mod error;
+mod explain;
 mod ids;
 mod limits;
 mod logger;
@@ -27,6 +28,7 @@ pub use devices::{
     NetworkBackend, NetworkInterface, NetworkInterfacePatch, Vsock,
 };
 pub use error::{DriveSerialError, LogLevelError, MacAddressError, MachineError};
+pub use explain::{Explain, Explanation, FaultCode, FaultKind};
 pub use ids::{DeviceId, InstanceId, InstanceIdError};
 pub use limits::{RateLimiter, TokenBucket};
 pub use logger::{LogLevel, LoggerConfig};

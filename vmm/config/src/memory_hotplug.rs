@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Explain, FaultCode, FaultKind};
+
 const MIN_BLOCK_MIB: u32 = 2;
 const MIN_SLOT_MIB: u32 = 128;
 
@@ -51,6 +53,19 @@ pub enum MemoryHotplugError {
     /// Part of a slot.
     #[error("Total size must be a multiple of slot size ({0} MiB)")]
     OddTotal(u32),
+}
+
+impl Explain for MemoryHotplugError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::SmallBlock
+            | Self::OddBlock
+            | Self::SmallSlot
+            | Self::OddSlot(_)
+            | Self::SmallTotal(_)
+            | Self::OddTotal(_) => FaultCode::HotplugMemorySize,
+        })
+    }
 }
 
 impl MemoryHotplugConfig {

@@ -17,6 +17,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use devices::GuestMemory;
 use linux_loader::bootparam::setup_header;
+use vm_config::{Explain, FaultCode, FaultKind};
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryError};
 
 use super::elf::{self, ElfError, Plan, StreamError};
@@ -115,6 +116,22 @@ pub enum BzImageError {
     /// Guest memory refused a write that was checked.
     #[error("cannot copy the kernel into guest memory")]
     Copy(#[source] GuestMemoryError),
+}
+
+impl Explain for BzImageError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Elf(inner) => return FaultKind::Inner(inner),
+            Self::DoesNotFit { .. } => FaultCode::KernelDoesNotFit,
+            Self::Read(_)
+            | Self::NotAKernel { .. }
+            | Self::No64BitEntry { .. }
+            | Self::Cut { .. }
+            | Self::Damaged { .. }
+            | Self::Length { .. } => FaultCode::KernelInvalid,
+            Self::Copy(_) => FaultCode::InternalError,
+        })
+    }
 }
 
 /// Loads the bzImage in `file` into fresh guest memory.

@@ -4,6 +4,7 @@
 //! `Documentation/admin-guide/kernel-parameters.rst`).
 
 use devices::GuestMemory;
+use vm_config::{Explain, FaultCode, FaultKind};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::arch::x86_64::layout::{CMDLINE_MAX_SIZE, CMDLINE_START};
@@ -33,6 +34,14 @@ pub enum CmdlineError {
         /// Position.
         at: usize,
     },
+}
+
+impl Explain for CmdlineError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::TooLong { .. } | Self::Nul { .. } => FaultCode::BootArgsInvalid,
+        })
+    }
 }
 
 /// A command line under construction.

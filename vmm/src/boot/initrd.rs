@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 
 use devices::GuestMemory;
+use vm_config::{Explain, FaultCode, FaultKind};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use super::kernel::LoadedKernel;
@@ -38,6 +39,16 @@ pub enum InitrdError {
     /// The file shrank, or memory refused the write.
     #[error("cannot copy the initrd into guest memory")]
     Copy(#[source] GuestMemoryError),
+}
+
+impl Explain for InitrdError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Read(_) | Self::Empty => FaultCode::InitrdFile,
+            Self::DoesNotFit { .. } => FaultCode::InitrdDoesNotFit,
+            Self::Copy(_) => FaultCode::InitrdFile,
+        })
+    }
 }
 
 /// Loads `file` for `kernel`, as high as that one can reach it.

@@ -12,6 +12,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use devices::GuestMemory;
 use linux_loader::bootparam::setup_header;
+use vm_config::{Explain, FaultKind};
 use vm_memory::GuestAddress;
 
 use super::bzimage::{self, BzImageError};
@@ -32,6 +33,15 @@ pub enum KernelError {
         "Cannot load kernel due to invalid memory configuration or invalid kernel image: Kernel Loader: failed to load bzImage kernel image"
     )]
     BzImage(#[source] BzImageError),
+}
+
+impl Explain for KernelError {
+    fn kind(&self) -> FaultKind<'_> {
+        match self {
+            Self::Elf(inner) => FaultKind::Inner(inner),
+            Self::BzImage(inner) => FaultKind::Inner(inner),
+        }
+    }
 }
 
 /// A kernel in guest memory, ready to be entered.

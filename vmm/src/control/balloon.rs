@@ -3,8 +3,8 @@
 use devices::virtio::balloon::BalloonError;
 use devices::virtio::{Balloon, Changed};
 use vm_config::{
-    BalloonConfig, BalloonPatch, BalloonStatistics, BalloonStatisticsPatch, DeviceId, HintingStart,
-    HintingStatus,
+    BalloonConfig, BalloonPatch, BalloonStatistics, BalloonStatisticsPatch, DeviceId, Explain,
+    FaultCode, FaultKind, HintingStart, HintingStatus,
 };
 
 use super::{AFTER_START, ANY_STATE, BEFORE_START, Command, CommandError};
@@ -40,6 +40,15 @@ pub enum BalloonConfigError {
     NotFound,
 }
 
+impl Explain for BalloonConfigError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::TooLarge => FaultCode::BalloonTooLarge,
+            Self::NotFound => FaultCode::DeviceNotFound,
+        })
+    }
+}
+
 /// Something that a started balloon cannot do.
 #[derive(Debug, thiserror::Error)]
 pub enum BalloonUpdateError {
@@ -49,6 +58,15 @@ pub enum BalloonUpdateError {
     /// The device says so.
     #[error("Balloon")]
     Device(#[from] BalloonError),
+}
+
+impl Explain for BalloonUpdateError {
+    fn kind(&self) -> FaultKind<'_> {
+        match self {
+            Self::NotFound => FaultKind::Code(FaultCode::DeviceNotFound),
+            Self::Device(inner) => FaultKind::Inner(inner),
+        }
+    }
 }
 
 impl Command for PutBalloon {

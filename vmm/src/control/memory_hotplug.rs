@@ -2,7 +2,9 @@
 
 use devices::virtio::mem::MemError;
 use devices::virtio::{Changed, Mem};
-use vm_config::{MemoryHotplugConfig, MemoryHotplugPatch, MemoryHotplugStatus};
+use vm_config::{
+    Explain, FaultCode, FaultKind, MemoryHotplugConfig, MemoryHotplugPatch, MemoryHotplugStatus,
+};
 
 use super::{AFTER_START, BEFORE_START, Command, CommandError};
 use crate::configuration::mem_id;
@@ -24,6 +26,15 @@ pub enum MemoryHotplugUpdateError {
     /// The device says so.
     #[error(transparent)]
     Device(#[from] MemError),
+}
+
+impl Explain for MemoryHotplugUpdateError {
+    fn kind(&self) -> FaultKind<'_> {
+        match self {
+            Self::NotFound => FaultKind::Code(FaultCode::DeviceNotFound),
+            Self::Device(inner) => FaultKind::Inner(inner),
+        }
+    }
 }
 
 impl Command for PutMemoryHotplug {

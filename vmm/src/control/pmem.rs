@@ -1,7 +1,7 @@
 //! `/pmem`.
 
 use devices::virtio::Pmem;
-use vm_config::{PmemConfig, PmemPatch};
+use vm_config::{Explain, FaultCode, FaultKind, PmemConfig, PmemPatch};
 
 use super::devices::{MAX_DESCRIBED, machine_with_pci};
 use super::{AFTER_START, ANY_STATE, Command, CommandError, HotplugError};
@@ -41,6 +41,18 @@ pub enum PmemConfigError {
         "Unable to patch the pmem device: Failed perform action on device: Device not found Please verify the request arguments."
     )]
     NotFound,
+}
+
+impl Explain for PmemConfigError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::RootExists | Self::RootIsDrive => FaultCode::RootDeviceExists,
+            Self::RootAfterStart => FaultCode::RootDeviceFixed,
+            Self::TooMany => FaultCode::TooManyDevices,
+            Self::Create(inner) => return FaultKind::Inner(inner),
+            Self::NotFound => FaultCode::DeviceNotFound,
+        })
+    }
 }
 
 impl Command for PutPmem {

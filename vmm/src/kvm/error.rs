@@ -2,6 +2,8 @@
 
 use std::io;
 
+use vm_config::{Explain, FaultCode, FaultKind};
+
 /// What KVM or its device file refuses.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
@@ -45,6 +47,17 @@ pub enum KvmError {
         /// The first MSR it refused.
         index: u32,
     },
+}
+
+impl Explain for KvmError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::NoDevice(_) => FaultCode::KvmMissing,
+            Self::NoPermission { .. } => FaultCode::KvmPermission,
+            Self::MissingCapability { .. } => FaultCode::KvmTooOld,
+            Self::Open(_) | Self::Call { .. } | Self::Msr { .. } => FaultCode::KvmFailed,
+        })
+    }
 }
 
 impl KvmError {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use devices::GuestMemory;
 use devices::memory::{Blocks, GuestRegion};
-use vm_config::HugePages;
+use vm_config::{Explain, FaultCode, FaultKind, HugePages};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
@@ -51,6 +51,15 @@ pub enum MemoryError {
         /// Size of the region.
         len: u64,
     },
+}
+
+impl Explain for MemoryError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Map { .. } | Self::TooLarge { .. } => FaultCode::HostMemoryShort,
+            Self::HugePages { .. } => FaultCode::HugePagesShort,
+        })
+    }
 }
 
 /// The kernel's answer, in the words that clients look for where there are such.

@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
-use vm_config::{BalloonConfig, BalloonStatistics, HintingStart, HintingStatus};
+use vm_config::{
+    BalloonConfig, BalloonStatistics, Explain, FaultCode, FaultKind, HintingStart, HintingStatus,
+};
 use vmm_sys_util::timerfd::TimerFd;
 
 use statistics::Figures;
@@ -71,6 +73,18 @@ pub enum BalloonError {
     /// There is no hinting queue.
     #[error("Attempting to use hinting when not enabled")]
     NoHinting,
+}
+
+impl Explain for BalloonError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::NotActive => FaultCode::DeviceNotActive,
+            Self::TooMuch { .. } => FaultCode::BalloonTooLarge,
+            Self::StatisticsStateChange => FaultCode::BalloonStatisticsFixed,
+            Self::NoStatistics => FaultCode::BalloonStatisticsOff,
+            Self::NoHinting => FaultCode::BalloonHintingOff,
+        })
+    }
 }
 
 /// A balloon that no driver runs.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
+use vm_config::{Explain, FaultCode, FaultKind};
 
 use super::MAX_QUEUES;
 use super::medium::Medium;
@@ -93,6 +94,24 @@ pub enum DiskError {
         "Invalid block config.; the drive's overlay belongs to the file it has: give a new `overlay_path` with the new `path_on_host`"
     )]
     OverlayOfAnother,
+}
+
+impl Explain for DiskError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::VhostUser(inner) => return FaultKind::Inner(inner),
+            Self::NoBackend
+            | Self::NotWithSocket(_)
+            | Self::ReadOnlyOverlay
+            | Self::OverlayOfAnother => FaultCode::DriveBackendInvalid,
+            Self::SocketAfterStart => FaultCode::VhostUserPrivateMemory,
+            Self::NoUring(_) => FaultCode::IoUringUnavailable,
+            Self::Open { .. } | Self::NotADisk { .. } => FaultCode::DriveFile,
+            Self::Ragged { .. } => FaultCode::DriveSize,
+            Self::Queues(_) => FaultCode::QueueCountInvalid,
+            Self::Overlay { .. } => FaultCode::DriveOverlay,
+        })
+    }
 }
 
 /// An open disk.

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use vm_config::{Explain, FaultCode, FaultKind};
+
 use crate::sys::segments::Segments;
 
 /// A console that cannot be had.
@@ -21,6 +23,14 @@ pub enum ConsoleError {
         /// The host's answer.
         source: io::Error,
     },
+}
+
+impl Explain for ConsoleError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Open { .. } => FaultCode::ConsoleFile,
+        })
+    }
 }
 
 /// Where output goes. It says `WouldBlock` rather than block.

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_MEM;
-use vm_config::MemoryHotplugStatus;
+use vm_config::{Explain, FaultCode, FaultKind, MemoryHotplugStatus};
 use vmm_sys_util::eventfd::EventFd;
 
 use region::Plugging;
@@ -59,6 +59,15 @@ pub enum MemError {
         /// What was requested.
         bytes: u64,
     },
+}
+
+impl Explain for MemError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::NotActive => FaultCode::DeviceNotActive,
+            Self::Size { .. } => FaultCode::HotplugMemorySize,
+        })
+    }
 }
 
 /// A memory device that no driver runs.

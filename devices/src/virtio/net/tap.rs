@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use vm_config::{Explain, FaultCode, FaultKind};
+
 use super::frame::HEADER_LEN;
 use crate::sys::poll::is_readable;
 use crate::sys::segments::Segments;
@@ -95,6 +97,21 @@ pub enum NetError {
         "Could not create the network device: rate limiters do not go with `backend` Vhost: its frames pass through the host's kernel, past this process; leave out the limiters or `backend`, or limit the tap on the host (`tc`)"
     )]
     VhostLimits,
+}
+
+impl Explain for NetError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Name(_) => FaultCode::TapName,
+            Self::Tap { .. } | Self::Header { .. } | Self::SetQueue { .. } => {
+                FaultCode::TapUnusable
+            }
+            Self::Mtu(_) => FaultCode::MtuInvalid,
+            Self::Queues(_) => FaultCode::QueueCountInvalid,
+            Self::Vhost { .. } | Self::VhostLacks(_) => FaultCode::VhostNetUnusable,
+            Self::VhostQueues(_) | Self::VhostLimits => FaultCode::VhostNetLimits,
+        })
+    }
 }
 
 /// One queue of an attached tap. Both directions say `WouldBlock` rather than block.

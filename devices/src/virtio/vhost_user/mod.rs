@@ -17,6 +17,8 @@ mod message;
 use std::io;
 use std::path::PathBuf;
 
+use vm_config::{Explain, FaultCode, FaultKind};
+
 pub(super) use back_end::{BackEnd, CONFIG_LEN, Ring};
 pub use connection::PATIENCE;
 
@@ -66,4 +68,20 @@ pub enum VhostUserError {
         "Vhost-user error: the connection to the back end was ended by an earlier failure; start the microVM anew"
     )]
     Ended,
+}
+
+impl Explain for VhostUserError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Connect { .. }
+            | Self::Lacks(_)
+            | Self::Timeout(_)
+            | Self::Closed(_)
+            | Self::Answer(_)
+            | Self::Refused(_)
+            | Self::Io(..)
+            | Self::Ended => FaultCode::VhostUserFailed,
+            Self::Memory => FaultCode::VhostUserPrivateMemory,
+        })
+    }
 }

@@ -8,6 +8,8 @@ use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, socket_with,
 };
 
+use vm_config::{Explain, FaultCode, FaultKind};
+
 /// A vsock device that cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum VsockError {
@@ -27,6 +29,15 @@ pub enum VsockError {
         "Cannot create backend for vsock device: cannot wait for sockets: {0}; raise the limit on open files (`ulimit -n`)"
     )]
     Wait(io::Error),
+}
+
+impl Explain for VsockError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Bind { .. } => FaultCode::VsockSocket,
+            Self::Wait(_) => FaultCode::HostLimit,
+        })
+    }
 }
 
 /// The socket on which the host reaches the guest; its path goes with it.

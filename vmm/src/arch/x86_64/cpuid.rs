@@ -15,6 +15,8 @@ mod topology;
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use vmm_sys_util::fam;
 
+use vm_config::{Explain, FaultCode, FaultKind};
+
 pub use intel::host_brand;
 pub use topology::VcpuTopology;
 
@@ -61,6 +63,15 @@ pub enum CpuidError {
         "the guest's CPUID has more entries than KVM takes; report this with the output of `cpuid -1`"
     )]
     TooMany(#[source] fam::Error),
+}
+
+impl Explain for CpuidError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::NoLeaf(_) => FaultCode::KvmTooOld,
+            Self::TooMany(_) => FaultCode::InternalError,
+        })
+    }
 }
 
 /// Makes `cpuid`, which KVM supports, that of one vCPU.

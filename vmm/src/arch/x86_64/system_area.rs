@@ -2,6 +2,7 @@
 //! downwards.
 
 use devices::GuestMemory;
+use vm_config::{Explain, FaultCode, FaultKind};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use super::layout::{SYSTEM_END, SYSTEM_START};
@@ -28,6 +29,15 @@ pub enum SystemAreaError {
     /// Guest memory ends below the area.
     #[error("cannot write a firmware table; give the machine at least 1 MiB of memory")]
     Write(#[source] GuestMemoryError),
+}
+
+impl Explain for SystemAreaError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::Full { .. } => FaultCode::TooManyDevices,
+            Self::Write(_) => FaultCode::GuestMemoryTooSmall,
+        })
+    }
 }
 
 /// What is left of the system area.

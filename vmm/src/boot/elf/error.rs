@@ -2,6 +2,7 @@
 
 use std::io;
 
+use vm_config::{Explain, FaultCode, FaultKind};
 use vm_memory::GuestMemoryError;
 
 use super::headers::MAX_PROGRAM_HEADERS;
@@ -120,4 +121,24 @@ pub enum ElfError {
         /// What the memory says.
         source: GuestMemoryError,
     },
+}
+
+impl Explain for ElfError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(match self {
+            Self::SegmentAddress { .. } => FaultCode::KernelDoesNotFit,
+            Self::Read { .. }
+            | Self::Not64Bit
+            | Self::Machine { .. }
+            | Self::Type(_)
+            | Self::ProgramHeaders { .. }
+            | Self::NoSegment
+            | Self::SegmentSizes { .. }
+            | Self::SegmentPastEnd { .. }
+            | Self::SegmentsOverlap { .. }
+            | Self::Entry { .. }
+            | Self::PvhNote(_) => FaultCode::KernelInvalid,
+            Self::Copy { .. } => FaultCode::InternalError,
+        })
+    }
 }

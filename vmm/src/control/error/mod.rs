@@ -1,5 +1,7 @@
 //! Why a request was refused.
 
+mod codes;
+
 use std::io;
 use std::path::PathBuf;
 
