@@ -57,10 +57,13 @@ impl Answer {
         }
     }
 
-    /// 400 with the reason.
+    /// 400 with the reason, or 413 when the metadata store has no room.
     pub(crate) fn refuse(error: &ApiError) -> Self {
         Self {
-            status: StatusCode::BAD_REQUEST,
+            status: match error {
+                ApiError::Command(CommandError::MmdsLimit(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+                _ => StatusCode::BAD_REQUEST,
+            },
             fault: Some(chain(error)),
             ..Self::json(&Fault::from(error))
         }

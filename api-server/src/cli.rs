@@ -35,10 +35,14 @@ pub(crate) struct Options {
     pub(crate) id: InstanceId,
     /// What to configure and boot at once.
     pub(crate) config_file: Option<PathBuf>,
+    /// A file with what the guest can read about itself.
+    pub(crate) metadata: Option<PathBuf>,
     /// What to log, and where.
     pub(crate) logger: LoggerConfig,
     /// Largest request body in bytes.
     pub(crate) max_payload: usize,
+    /// Largest metadata in bytes of JSON.
+    pub(crate) mmds_size_limit: usize,
     /// Where virtio devices are.
     pub(crate) transport: DeviceTransport,
 }
@@ -165,9 +169,17 @@ const FLAGS: &[Flag] = &[
         "File or FIFO for the log; standard output if absent.",
         None,
     ),
-    other("metadata", true, Support::Refused),
+    value(
+        "metadata",
+        "JSON file with what the guest can read over MMDS.",
+        None,
+    ),
     other("metrics-path", true, Support::Refused),
-    other("mmds-size-limit", true, Support::Refused),
+    value(
+        "mmds-size-limit",
+        "Largest MMDS data store in bytes of JSON; that of a request body if absent.",
+        None,
+    ),
     value(
         "module",
         "Log only modules whose path starts with this.",
@@ -278,6 +290,9 @@ fn options(given: &Given) -> Result<Options, CliError> {
     let socket = given
         .path("api-sock")
         .unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let max_payload = given
+        .number("http-api-max-payload-size")?
+        .unwrap_or(DEFAULT_MAX_PAYLOAD);
     Ok(Options {
         api_socket: (!is_silent).then_some(socket),
         id: given
@@ -287,9 +302,9 @@ fn options(given: &Given) -> Result<Options, CliError> {
             .unwrap_or_default(),
         config_file,
         logger: logger(given)?,
-        max_payload: given
-            .number("http-api-max-payload-size")?
-            .unwrap_or(DEFAULT_MAX_PAYLOAD),
+        metadata: given.path("metadata"),
+        max_payload,
+        mmds_size_limit: given.number("mmds-size-limit")?.unwrap_or(max_payload),
         transport: if given.has("enable-pci") {
             DeviceTransport::Pci
         } else {

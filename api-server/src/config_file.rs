@@ -7,11 +7,12 @@ use serde::de::IgnoredAny;
 use tracing::{error, info};
 use vm_config::{
     BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, LoggerConfig, Machine,
-    MemoryHotplugConfig, NetworkInterface, PmemConfig, SerialConfig, Vsock,
+    MemoryHotplugConfig, MmdsConfig, NetworkInterface, PmemConfig, SerialConfig, Vsock,
 };
 use vmm::control::{
     Command, CommandError, Control, InstanceStart, PutBalloon, PutBootSource, PutConsole, PutDrive,
-    PutEntropy, PutMachine, PutMemoryHotplug, PutNetworkInterface, PutPmem, PutSerial, PutVsock,
+    PutEntropy, PutMachine, PutMemoryHotplug, PutMmdsConfig, PutNetworkInterface, PutPmem,
+    PutSerial, PutVsock,
 };
 
 use crate::error::chain;
@@ -37,7 +38,7 @@ struct ConfigFile {
     console: Option<ConsoleConfig>,
     memory_hotplug: Option<MemoryHotplugConfig>,
     metrics: Option<IgnoredAny>,
-    mmds_config: Option<IgnoredAny>,
+    mmds_config: Option<MmdsConfig>,
     vsock: Option<Vsock>,
 }
 
@@ -76,6 +77,9 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     }
     if let Some(vsock) = file.vsock {
         queue(control, PutVsock(vsock));
+    }
+    if let Some(mmds) = file.mmds_config {
+        queue(control, PutMmdsConfig(mmds));
     }
     if let Some(entropy) = file.entropy {
         queue(control, PutEntropy(entropy));
@@ -122,7 +126,6 @@ impl ConfigFile {
         [
             ("\"metrics\"", self.metrics.is_some()),
             ("\"cpu-config\"", self.cpu_config.is_some()),
-            ("\"mmds-config\"", self.mmds_config.is_some()),
         ]
         .into_iter()
         .find_map(|(key, is_present)| is_present.then_some(key))

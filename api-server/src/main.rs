@@ -1,7 +1,7 @@
 //! The microVM process: reads the command line, listens, and becomes the microVM's event loop.
 //!
 //! ```text
-//! main thread   command line, socket, configuration file, then vmm::run until the microVM ends
+//! main thread   command line, socket, metadata, configuration file, then vmm::run until the microVM ends
 //! api thread    server -> router -> routes: a request becomes a command to the event loop (not with --no-api)
 //! ```
 
@@ -11,6 +11,7 @@ mod config_file;
 mod error;
 mod exit;
 mod logger;
+mod metadata;
 #[cfg(all(test, feature = "openapi"))]
 mod openapi;
 mod router;
@@ -85,6 +86,10 @@ fn run(options: Options) -> ! {
         Ok(pair) => pair,
         Err(failure) => fail(format_args!("cannot make an eventfd: {failure}")),
     };
+    let mmds = match metadata::load(&options) {
+        Ok(mmds) => mmds,
+        Err(failure) => fail(format_args!("{failure}")),
+    };
     if let Some(path) = &options.config_file {
         config_file::apply(path, &control);
     }
@@ -93,7 +98,7 @@ fn run(options: Options) -> ! {
         Some(listener) => (Some(start_api(listener, control, options)), None),
         None => (None, Some(control)),
     };
-    let reason = vmm::run(mailbox, transport);
+    let reason = vmm::run(mailbox, transport, mmds);
     end(&reason, api)
 }
 

@@ -9,6 +9,7 @@ pub mod legacy;
 mod limiter;
 pub mod memory;
 pub mod metrics;
+pub mod mmds;
 pub mod pci;
 mod sys;
 #[cfg(any(test, feature = "testing"))]

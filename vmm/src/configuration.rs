@@ -1,5 +1,8 @@
 //! What was configured so far, and what was opened for it.
 
+use std::sync::Arc;
+
+use devices::mmds::Mmds;
 use devices::virtio::VirtioDevice;
 use devices::virtio::block::SharedRing;
 use devices::virtio::console::Console;
@@ -7,7 +10,7 @@ use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
 use vm_config::{
     BalloonConfig, BootSource, ConsoleConfig, DeviceId, DeviceTransport, Drive, Entropy, Machine,
-    MemoryHotplugConfig, NetworkInterface, PmemConfig, SerialConfig,
+    MemoryHotplugConfig, MmdsConfig, NetworkInterface, PmemConfig, SerialConfig,
 };
 
 use crate::control::VmConfig;
@@ -26,6 +29,10 @@ pub(crate) struct Configuration {
     /// Root first.
     pub(crate) drives: Vec<Attachment<Drive, Box<dyn VirtioDevice>>>,
     pub(crate) network_interfaces: Vec<Attachment<NetworkInterface, Net>>,
+    /// The metadata; made when the process started.
+    pub(crate) mmds: Arc<Mmds>,
+    /// How guests reach it; each of its interfaces is described.
+    pub(crate) mmds_config: Option<MmdsConfig>,
     /// In the guest's order; opened at the start.
     pub(crate) pmem: Vec<PmemConfig>,
     pub(crate) vsock: Option<Attachment<vm_config::Vsock, Vsock>>,
@@ -128,6 +135,7 @@ impl Configuration {
                 .iter()
                 .map(|n| n.config.clone())
                 .collect(),
+            mmds: self.mmds_config.clone(),
             vsock: self.vsock.as_ref().map(|v| v.config.clone()),
             entropy: self.entropy.clone(),
             console: self.console.as_ref().map(|c| c.config.clone()),

@@ -30,6 +30,8 @@ mod vm;
 
 pub use attach::AttachError;
 pub use builder::StartError;
+pub use devices::mmds::Mmds;
+pub use devices::mmds::store::StoreError as MmdsStoreError;
 pub use exit::ExitReason;
 pub use lifecycle::Lifecycle;
 pub use pmem::PmemError;

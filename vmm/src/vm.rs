@@ -1,7 +1,9 @@
 //! A microVM: what was configured, and the machine once it runs.
 
 use std::mem::ManuallyDrop;
+use std::sync::Arc;
 
+use devices::mmds::Mmds;
 use devices::virtio::VirtioDevice;
 use vm_config::{DeviceId, DeviceTransport};
 
@@ -24,10 +26,10 @@ pub struct Vm {
     pub(crate) sender: Sender,
 }
 
-/// Serves `mailbox` on this thread until the microVM, with its devices on `transport`, ends. The caller then exits the process with the
-/// reason's code; vCPUs may still be in the guest.
+/// Serves `mailbox` on this thread until the microVM, with its devices on `transport` and its metadata in `mmds`, ends.
+/// The caller then exits the process with the reason's code; vCPUs may still be in the guest.
 #[must_use]
-pub fn run(mailbox: Mailbox, transport: DeviceTransport) -> ExitReason {
+pub fn run(mailbox: Mailbox, transport: DeviceTransport, mmds: Mmds) -> ExitReason {
     let event_loop = match EventLoop::new(mailbox.receiver) {
         Ok(event_loop) => event_loop,
         Err(error) => return ExitReason::EventLoop(error.to_string()),
@@ -37,6 +39,7 @@ pub fn run(mailbox: Mailbox, transport: DeviceTransport) -> ExitReason {
         lifecycle: Lifecycle::NotStarted,
         config: Configuration {
             transport,
+            mmds: Arc::new(mmds),
             ..Configuration::default()
         },
         machine: None,

@@ -15,6 +15,19 @@ fn no_argument_means_the_defaults() {
     assert_eq!(options.api_socket, Some(DEFAULT_SOCKET.into()));
     assert_eq!(options.id, InstanceId::default());
     assert_eq!(options.max_payload, 51200);
+    assert_eq!(options.mmds_size_limit, 51200);
+}
+
+#[test]
+fn metadata_may_be_as_large_as_a_request_unless_said_otherwise() {
+    let limit = |line| run(line).unwrap().mmds_size_limit;
+    assert_eq!(limit("--http-api-max-payload-size 7"), 7);
+    assert_eq!(
+        limit("--http-api-max-payload-size 7 --mmds-size-limit 9"),
+        9
+    );
+    let options = run("--metadata /m.json").unwrap();
+    assert_eq!(options.metadata, Some("/m.json".into()));
 }
 
 #[test]
@@ -49,8 +62,8 @@ fn mistakes_are_told_in_the_promised_words() {
             "Argument 'config-file' required, but not found.",
         ),
         (
-            "--metadata x",
-            "The argument 'metadata' is not supported by this build; leave it out.",
+            "--boot-timer",
+            "The argument 'boot-timer' is not supported by this build; leave it out.",
         ),
     ] {
         let mistake = run(line).unwrap_err();

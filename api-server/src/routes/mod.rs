@@ -10,6 +10,7 @@ mod devices;
 mod logger;
 mod machine;
 mod memory_hotplug;
+mod mmds;
 mod pmem;
 mod serial;
 mod state;
@@ -65,6 +66,10 @@ endpoints! {
     Put "/hotplug/memory" memory_hotplug::put_memory_hotplug;
     Get "/hotplug/memory" memory_hotplug::get_memory_hotplug;
     Patch "/hotplug/memory" memory_hotplug::patch_memory_hotplug;
+    Put "/mmds/config" mmds::put_config;
+    Get "/mmds" mmds::get_mmds;
+    Put "/mmds" mmds::put_mmds;
+    Patch "/mmds" mmds::patch_mmds;
     Put "/balloon" balloon::put_balloon;
     Get "/balloon/statistics" balloon::get_statistics;
     Get "/balloon/hinting/status" balloon::get_hinting_status;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use vm_config::{
     BalloonConfig, BlockEngine, BootSource, ConsoleConfig, Drive, Entropy, Machine,
-    MemoryHotplugConfig, NetworkInterface, PmemConfig, RateLimiter, Vsock,
+    MemoryHotplugConfig, MmdsConfig, NetworkInterface, PmemConfig, RateLimiter, Vsock,
 };
 use vmm::control::{GetVmConfig, Pause, Resume, VmConfig};
 
@@ -58,8 +58,8 @@ pub(super) struct FullConfig {
     machine_config: Machine,
     #[cfg_attr(feature = "openapi", schema(ignore))]
     metrics: Unset,
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    mmds_config: Unset,
+    /// How the guest reaches its metadata.
+    mmds_config: Option<MmdsConfig>,
     /// Network interfaces.
     network_interfaces: Vec<NetworkInterface>,
     /// The vsock device.
@@ -85,7 +85,7 @@ impl From<VmConfig> for FullConfig {
             logger: None,
             machine_config: machine::reported(config.machine),
             metrics: None,
-            mmds_config: None,
+            mmds_config: config.mmds,
             network_interfaces: config
                 .network_interfaces
                 .into_iter()

@@ -7,9 +7,6 @@ use crate::router::{Request, Verb};
 const UNSUPPORTED: &[(Verb, &str)] = &[
     (Verb::Put, "/cpu-config"),
     (Verb::Put, "/metrics"),
-    (Verb::Get, "/mmds"),
-    (Verb::Put, "/mmds"),
-    (Verb::Patch, "/mmds"),
     (Verb::Put, "/snapshot"),
 ];
 
@@ -31,10 +28,8 @@ pub(crate) fn refusal(request: &Request) -> ApiError {
 /// What is wrong with the rest of a path that starts well.
 fn tail_refusal(request: &Request) -> Option<ApiError> {
     let verb = request.verb();
-    let unknown = |tail: String| Some(ApiError::UnknownTail(verb, tail));
     let tokens: Vec<&str> = request.tokens().take(3).collect();
     match (verb, &tokens[..]) {
-        (Verb::Put, ["mmds", tail, ..]) if *tail != "config" => unknown((*tail).to_owned()),
         (Verb::Put, ["snapshot"]) => Some(ApiError::NoSnapshotOperation),
         (Verb::Put, ["snapshot", "create" | "load", ..]) => None,
         (Verb::Put, ["snapshot", tail, ..]) => {

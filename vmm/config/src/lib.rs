@@ -14,6 +14,7 @@ mod limits;
 mod logger;
 mod machine;
 mod memory_hotplug;
+mod mmds;
 mod pmem;
 mod serial;
 
@@ -36,5 +37,6 @@ pub use machine::{CpuTemplate, HugePages, MAX_VCPUS, Machine, MachinePatch};
 pub use memory_hotplug::{
     MemoryHotplugConfig, MemoryHotplugError, MemoryHotplugPatch, MemoryHotplugStatus,
 };
+pub use mmds::{MmdsConfig, MmdsConfigError, MmdsVersion};
 pub use pmem::{PmemConfig, PmemPatch};
 pub use serial::SerialConfig;

@@ -193,6 +193,12 @@ impl PutNetworkInterface {
             return Err(NetworkError::TooMany.into());
         }
         Net::check(&interface).map_err(NetworkError::Create)?;
+        let has_mmds = vm.config.mmds_config.as_ref();
+        let has_mmds =
+            has_mmds.is_some_and(|mmds| mmds.network_interfaces.contains(&interface.iface_id));
+        if has_mmds && interface.backend == NetworkBackend::Vhost {
+            return Err(NetworkError::VhostMmds.into());
+        }
         // A tap serves one: it is closed first when the interface to be replaced has it. That one stays if this fails.
         if let Some(index) = place
             && interfaces[index].config.host_dev_name == interface.host_dev_name

@@ -124,6 +124,7 @@ impl Configuration {
             RemovableKind::NetworkInterface => {
                 let interfaces = &mut self.network_interfaces;
                 interfaces.retain(|other| other.config.iface_id != *id);
+                self.forget_mmds_interface(id);
             }
             RemovableKind::Pmem => self.pmem.retain(|other| other.id != *id),
         }

@@ -12,6 +12,7 @@ mod error;
 mod hotplug;
 mod machine;
 mod memory_hotplug;
+mod mmds;
 mod pmem;
 mod serial;
 mod state;
@@ -36,6 +37,7 @@ pub use machine::{GetMachine, PatchMachine, PutMachine};
 pub use memory_hotplug::{
     GetMemoryHotplug, MemoryHotplugUpdateError, PatchMemoryHotplug, PutMemoryHotplug,
 };
+pub use mmds::{GetMmds, MmdsConfigError, PatchMmds, PutMmds, PutMmdsConfig};
 pub use pmem::{PatchPmem, PmemConfigError, PutPmem};
 pub use serial::PutSerial;
 pub use state::{

@@ -2,7 +2,7 @@
 
 use vm_config::{
     BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, Machine, MemoryHotplugConfig,
-    NetworkInterface, PmemConfig, Vsock,
+    MmdsConfig, NetworkInterface, PmemConfig, Vsock,
 };
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
@@ -41,6 +41,8 @@ pub struct VmConfig {
     pub drives: Vec<Drive>,
     /// Network interfaces.
     pub network_interfaces: Vec<NetworkInterface>,
+    /// The metadata service.
+    pub mmds: Option<MmdsConfig>,
     /// The vsock device.
     pub vsock: Option<Vsock>,
     /// The entropy device.

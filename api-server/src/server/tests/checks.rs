@@ -373,25 +373,7 @@ fn endpoints_of_later_builds_are_refused_by_name() {
                 "x",
                 "Invalid request method and/or path: PUT /snapshot/x.",
             ),
-            (
-                "PUT",
-                "/mmds",
-                "x",
-                "PUT /mmds is not supported by this build",
-            ),
-            (
-                "PUT",
-                "/mmds/config",
-                "x",
-                "PUT /mmds is not supported by this build",
-            ),
             ("PUT", "/mmds/x", "x", "Unrecognized PUT request path `x`."),
-            (
-                "GET",
-                "/mmds/x",
-                "",
-                "GET /mmds is not supported by this build",
-            ),
             (
                 "GET",
                 "/balloon/x",

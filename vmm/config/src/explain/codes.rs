@@ -112,6 +112,11 @@ codes! {
     QueueCountInvalid "queue_count_invalid": "num_queues is out of range", "use 1 to 32";
     VhostNetUnusable "vhost_net_unusable": "the host's vhost-net cannot be used", "leave backend out";
     VhostNetLimits "vhost_net_limits": "what is asked for does not go with backend Vhost", "leave out the limiters, num_queues or backend";
+    // The metadata service.
+    MmdsEmpty "mmds_empty": "there is no metadata to change or to read", "PUT /mmds first; a guest that runs needs an interface in /mmds/config besides";
+    MmdsTooLarge "mmds_too_large": "the metadata is larger than the store", "make it smaller, or raise --mmds-size-limit";
+    MmdsInterfaces "mmds_interfaces": "network_interfaces of /mmds/config is empty, or names an interface that cannot have the service", "PUT /network-interfaces/{id} first, without backend Vhost, and name it";
+    MmdsAddress "mmds_address": "ipv4_address is not one that the service can have", "use 169.254.1.0 to 169.254.254.255";
     // Vsock, console, serial, logger.
     VsockSocket "vsock_socket": "the vsock device's socket cannot be made", "check uds_path, as this process sees it";
     ConsoleFile "console_file": "the console's file cannot be opened", "check output_path, as this process sees it";

@@ -21,6 +21,8 @@ impl Explain for CommandError {
             Self::Pmem(inner) => return FaultKind::Inner(inner),
             Self::MemoryHotplug(inner) => return FaultKind::Inner(inner),
             Self::MemoryHotplugUpdate(inner) => return FaultKind::Inner(inner),
+            Self::Mmds(inner) | Self::MmdsLimit(inner) => return FaultKind::Inner(inner),
+            Self::MmdsConfig(inner) => return FaultKind::Inner(inner),
             Self::Vsock(inner) => return FaultKind::Inner(inner),
             Self::Console(inner) => return FaultKind::Inner(inner),
             Self::BalloonConfig(inner) => return FaultKind::Inner(inner),
@@ -86,6 +88,7 @@ impl Explain for NetworkError {
             Self::TooMany => FaultCode::TooManyDevices,
             Self::NotFound => FaultCode::DeviceNotFound,
             Self::VhostLimits => FaultCode::VhostNetLimits,
+            Self::VhostMmds => FaultCode::MmdsInterfaces,
             Self::Create(inner) => return FaultKind::Inner(inner),
         })
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use devices::legacy::KeyboardFull;
+use devices::mmds::store::StoreError;
 use devices::virtio::block::DiskError;
 use devices::virtio::console::ConsoleError;
 use devices::virtio::net::NetError;
@@ -16,6 +17,7 @@ use super::balloon::{BalloonConfigError, BalloonUpdateError};
 use super::devices::MAX_DESCRIBED;
 use super::hotplug::REMOVAL_TIMEOUT;
 use super::memory_hotplug::MemoryHotplugUpdateError;
+use super::mmds::MmdsConfigError;
 use super::pmem::PmemConfigError;
 use crate::attach::AttachError;
 use crate::boot::cmdline::CmdlineError;
@@ -61,6 +63,15 @@ pub enum CommandError {
     /// `GET`, `PATCH /hotplug/memory`.
     #[error("Memory hotplug update error")]
     MemoryHotplugUpdate(#[from] MemoryHotplugUpdateError),
+    /// `GET`, `PUT`, `PATCH /mmds`.
+    #[error("MMDS error")]
+    Mmds(#[source] StoreError),
+    /// `PUT`, `PATCH /mmds` of more than the store takes.
+    #[error("MMDS limit exceeded error")]
+    MmdsLimit(#[source] StoreError),
+    /// `PUT /mmds/config`.
+    #[error("MMMDS config error")]
+    MmdsConfig(#[from] MmdsConfigError),
     /// `PUT /vsock`.
     #[error("Vsock config error")]
     Vsock(#[from] VsockError),
@@ -209,6 +220,11 @@ pub enum NetworkError {
         "Unable to update the net device: with `backend` Vhost its frames pass through the host's kernel, past this process, and no rate limiter holds them; limit the tap on the host (`tc`)"
     )]
     VhostLimits,
+    /// An interface that the metadata service uses, and that cannot have it any more.
+    #[error(
+        "Could not create the network device: /mmds/config names this interface, and with `backend` Vhost its frames pass through the host's kernel, past the metadata service; leave `backend` out, or name other interfaces there first"
+    )]
+    VhostMmds,
     /// The device or its tap.
     #[error(transparent)]
     Create(#[from] NetError),

@@ -1,0 +1,85 @@
+//! The metadata service: what the host puts in, and what a guest reads.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use integration::{Tap, TestVm, vm_test};
+use serde_json::json;
+
+#[vm_test(kernel = "halt")]
+fn data_is_put_merged_and_told_sorted(vm: &mut TestVm) {
+    assert_eq!(vm.request("GET", "/mmds", None).body, Some(json!({})));
+    let why = vm.refused("PATCH", "/mmds", Some(&json!({"a": 1})));
+    assert_eq!(why, "MMDS error: The MMDS data store is not initialized.");
+    vm.put("/mmds", &json!({"z": "secret", "a": {"c": 1, "b": 2}}));
+    let patched = vm.request("PATCH", "/mmds", Some(&json!({"a": {"c": null}, "k": [1]})));
+    assert_eq!(patched.status, 204);
+    let told = vm.request("GET", "/mmds", None).body.unwrap();
+    assert_eq!(told.to_string(), r#"{"a":{"b":2},"k":[1],"z":"secret"}"#);
+    assert!(!vm.log().contains("secret"), "the log has metadata");
+    vm.start();
+    // Nobody in the guest can see it.
+    for (method, body) in [
+        ("GET", None),
+        ("PUT", Some(json!({}))),
+        ("PATCH", Some(json!({}))),
+    ] {
+        let why = vm.refused(method, "/mmds", body.as_ref());
+        assert!(
+            why.contains("The MMDS data store is not initialized."),
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn data_that_does_not_fit_is_413_and_changes_nothing() {
+    let mut vm = TestVm::with_arguments("mmds-limit", &["--mmds-size-limit", "20"]);
+    vm.put("/mmds", &json!({"a": "0123456789ab"}));
+    let patch = json!({"b": "c"});
+    let large = json!({"a": "0123456789abc"});
+    for (method, body) in [("PATCH", &patch), ("PUT", &large)] {
+        let answer = vm.request(method, "/mmds", Some(body));
+        assert_eq!(answer.status, 413, "{method}");
+        let why = answer.body.unwrap()["fault_message"].to_string();
+        let words = "MMDS limit exceeded error: The MMDS patch request doesn't fit.";
+        assert!(why.contains(words), "{why}");
+    }
+    let told = vm.request("GET", "/mmds", None).body.unwrap();
+    assert_eq!(told, json!({"a": "0123456789ab"}));
+}
+
+#[vm_test(kernel = "halt")]
+fn what_cannot_be_is_refused_and_what_can_is_told(vm: &mut TestVm) {
+    const CONFIG: &str = "/mmds/config";
+    let tap = Tap::new();
+    let eth0 = json!({ "iface_id": "eth0", "host_dev_name": tap.name() });
+    vm.put("/network-interfaces/eth0", &eth0);
+    for (config, words) in [
+        (json!({ "network_interfaces": [] }), "is empty."),
+        (
+            json!({ "network_interfaces": ["eth0"], "ipv4_address": "10.0.0.1" }),
+            "The MMDS IPv4 address is not link local.",
+        ),
+        (
+            json!({ "network_interfaces": ["eth0", "eth1"] }),
+            "does not correspond to any existing network interface.",
+        ),
+    ] {
+        let why = vm.refused("PUT", CONFIG, Some(&config));
+        assert!(
+            why.starts_with("MMMDS config error: ") && why.contains(words),
+            "{why}"
+        );
+    }
+    let config = json!({ "network_interfaces": ["eth0"], "version": "V2" });
+    vm.put(CONFIG, &config);
+    let told = vm.request("GET", "/vm/config", None).body.unwrap();
+    assert_eq!(
+        told["mmds-config"].to_string(),
+        r#"{"version":"V2","network_interfaces":["eth0"],"ipv4_address":"169.254.169.254","imds_compat":false}"#
+    );
+    vm.start();
+    vm.put("/mmds", &json!({ "a": 1 }));
+    let why = vm.refused("PUT", CONFIG, Some(&config));
+    assert!(why.contains("not supported after starting"), "{why}");
+}
