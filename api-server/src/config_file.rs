@@ -10,11 +10,12 @@ use vm_config::{
     MemoryHotplugConfig, MmdsConfig, NetworkInterface, PmemConfig, SerialConfig, Vsock,
 };
 use vmm::control::{
-    Command, CommandError, Control, InstanceStart, PutBalloon, PutBootSource, PutConsole, PutDrive,
-    PutEntropy, PutMachine, PutMemoryHotplug, PutMmdsConfig, PutNetworkInterface, PutPmem,
-    PutSerial, PutVsock,
+    Command, CommandError, Control, InstanceStart, PutBalloon, PutBootSource, PutConsole,
+    PutCpuConfig, PutDrive, PutEntropy, PutMachine, PutMemoryHotplug, PutMmdsConfig,
+    PutNetworkInterface, PutPmem, PutSerial, PutVsock,
 };
 
+use crate::cpu_template::CpuConfigSource;
 use crate::error::chain;
 use crate::exit::leave;
 use crate::{EXIT_GENERIC, logger};
@@ -33,7 +34,7 @@ struct ConfigFile {
     #[serde(default)]
     pmem: Vec<PmemConfig>,
     balloon: Option<BalloonConfig>,
-    cpu_config: Option<IgnoredAny>,
+    cpu_config: Option<CpuConfigSource>,
     entropy: Option<Entropy>,
     console: Option<ConsoleConfig>,
     memory_hotplug: Option<MemoryHotplugConfig>,
@@ -67,6 +68,12 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     };
     if let Some(machine) = file.machine_config {
         queue(control, PutMachine(machine));
+    }
+    if let Some(template) = file.cpu_config {
+        match template.read() {
+            Ok(template) => queue(control, PutCpuConfig(template)),
+            Err(why) => give_up(&format!("Configure CPU error: {why}")),
+        }
     }
     queue(control, PutBootSource(file.boot_source));
     for drive in file.drives {
@@ -123,12 +130,9 @@ fn read(path: &Path) -> Result<ConfigFile, ConfigFileError> {
 impl ConfigFile {
     /// The first key that this build does not serve.
     fn unsupported(&self) -> Option<&'static str> {
-        [
-            ("\"metrics\"", self.metrics.is_some()),
-            ("\"cpu-config\"", self.cpu_config.is_some()),
-        ]
-        .into_iter()
-        .find_map(|(key, is_present)| is_present.then_some(key))
+        [("\"metrics\"", self.metrics.is_some())]
+            .into_iter()
+            .find_map(|(key, is_present)| is_present.then_some(key))
     }
 }
 
@@ -191,7 +195,7 @@ mod tests {
     #[test]
     fn parts_of_later_builds_are_named() {
         for (extra, key) in [
-            (r#", "cpu-config": "f""#, Some("\"cpu-config\"")),
+            (r#", "metrics": {}"#, Some("\"metrics\"")),
             (r#", "pmem": [], "balloon": null"#, None),
         ] {
             let file = parse(&format!(r#", "drives": []{extra}"#)).unwrap();

@@ -8,6 +8,7 @@
 mod answer;
 mod cli;
 mod config_file;
+mod cpu_template;
 mod error;
 mod exit;
 mod logger;

@@ -223,13 +223,17 @@ impl Request {
         matches!(tokens[..], ["balloon", "hinting", "start" | "stop"])
     }
 
-    /// The log line for it. Metadata and CPU templates are not written out.
+    /// The log line for it. Metadata is not written out, a CPU template only for those who want to know it all.
     fn describe(&self) -> String {
         let head = format!(
             "The API server received a {:?} request on {:?}",
             self.verb, self.path
         );
-        let is_private = matches!(self.tokens().next(), Some("mmds" | "cpu-config"));
+        let is_private = match self.tokens().next() {
+            Some("mmds") => true,
+            Some("cpu-config") => !tracing::enabled!(tracing::Level::DEBUG),
+            _ => false,
+        };
         if self.body.is_empty() || is_private {
             return format!("{head}.");
         }

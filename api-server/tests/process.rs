@@ -293,8 +293,8 @@ fn a_configuration_that_cannot_boot_is_told_and_ends_it() {
             "Boot source error: The kernel file cannot be opened",
         ),
         (
-            r#"{"drives":[],"boot-source":{"kernel_image_path":"k"},"cpu-config":"f"}"#,
-            "\"cpu-config\" is not supported by this build",
+            r#"{"drives":[],"boot-source":{"kernel_image_path":"k"},"cpu-config":"/nonexistent"}"#,
+            "Configure CPU error: cannot read the CPU template \"/nonexistent\"",
         ),
     ] {
         fs::write(&file, config).unwrap();

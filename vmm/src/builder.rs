@@ -13,13 +13,12 @@ use vm_config::{BootSource, Explain, FaultCode, FaultKind, Machine};
 use vm_memory::{GuestAddress, GuestMemoryError};
 
 use crate::arch::x86_64::acpi;
-use crate::arch::x86_64::cpuid::{self, CpuidError, VcpuTopology};
-use crate::arch::x86_64::lapic::set_lint;
+use crate::arch::x86_64::cpuid::CpuidError;
 use crate::arch::x86_64::layout::{MMIO_DEVICE_SIZE, memory_map, ram_regions};
 use crate::arch::x86_64::mptable::write_mp_table;
-use crate::arch::x86_64::msr::boot_msrs;
 use crate::arch::x86_64::regs::{BootMode, boot_fpu, boot_regs, set_boot_sregs, write_boot_tables};
 use crate::arch::x86_64::system_area::{SystemArea, SystemAreaError};
+use crate::arch::x86_64::template::{NamedTemplateError, NoCpuidEntry};
 use crate::attach::{AttachError, Attached, MemoryDevices, attach_devices};
 use crate::boot::cmdline::{self, CmdlineError, CommandLine};
 use crate::boot::initrd::{InitrdError, load_initrd};
@@ -30,11 +29,12 @@ use crate::boot::{self, BootInfo, Initrd};
 use crate::configuration::Configuration;
 use crate::event_loop::Sender;
 use crate::generation::{self, GenerationError};
-use crate::kvm::{BootState, EntryState, Host, KvmError, KvmVm};
+use crate::kvm::{BootError, EntryState, Host, KvmError, KvmVm, MsrChangeError};
 use crate::machine::RunningMachine;
 use crate::memory::{self, AboveRam, BlockMapping, MemoryError, Nobody, PlaceAboveRam, Sharing};
 use crate::memory_blocks;
 use crate::pmem::{self, PmemError};
+use crate::processors::Processors;
 use crate::vcpu;
 
 const MIB: u64 = 1 << 20;
@@ -62,6 +62,15 @@ pub enum StartError {
     /// What the guest is told of its processors.
     #[error("System configuration error: Failed to create guest config")]
     Cpuid(#[from] CpuidError),
+    /// A named CPU template on a processor that it is not for.
+    #[error("Failed to get CPU template")]
+    NamedTemplate(#[from] NamedTemplateError),
+    /// A CPU template's change to CPUID.
+    #[error("System configuration error: Failed to create guest config")]
+    CpuidChange(#[from] NoCpuidEntry),
+    /// A CPU template's change to a model-specific register.
+    #[error("System configuration error: Failed to create guest config")]
+    MsrChange(#[source] MsrChangeError),
     /// The kernel.
     #[error("System configuration error")]
     Kernel(#[from] KernelError),
@@ -109,6 +118,9 @@ impl Explain for StartError {
             Self::Kvm(inner) => FaultKind::Inner(inner),
             Self::Open { .. } => FaultKind::Code(FaultCode::KernelFile),
             Self::Cpuid(inner) => FaultKind::Inner(inner),
+            Self::NamedTemplate(_) => FaultKind::Code(FaultCode::CpuTemplateProcessor),
+            Self::CpuidChange(_) => FaultKind::Code(FaultCode::CpuTemplateCpuid),
+            Self::MsrChange(_) => FaultKind::Code(FaultCode::CpuTemplateMsr),
             Self::Kernel(inner) => FaultKind::Inner(inner),
             Self::Initrd(inner) => FaultKind::Inner(inner),
             Self::CommandLine(inner) => FaultKind::Inner(inner),
@@ -120,6 +132,17 @@ impl Explain for StartError {
             Self::Tables(_) => FaultKind::Code(FaultCode::GuestMemoryTooSmall),
             Self::VcpuGone => FaultKind::Code(FaultCode::InternalError),
             Self::Thread(_) => FaultKind::Code(FaultCode::HostLimit),
+        }
+    }
+}
+
+impl From<BootError> for StartError {
+    fn from(error: BootError) -> Self {
+        match error {
+            BootError::Kvm(error) | BootError::MsrChange(MsrChangeError::Kvm(error)) => {
+                Self::Kvm(error)
+            }
+            BootError::MsrChange(error) => Self::MsrChange(error),
         }
     }
 }
@@ -180,7 +203,7 @@ fn build_in(
 ) -> Result<RunningMachine, StartError> {
     let source = config.boot_source.clone().ok_or(StartError::NoKernel)?;
     let machine = config.machine.clone();
-    let host = Host::open()?;
+    let host = Host::open(&config.cpu.kvm_capabilities)?;
     let memory = &all.guest;
     let vm = host.create_vm(Arc::clone(memory), all.above_ram, machine.track_dirty_pages)?;
     let pmem = (config.pmem.iter())
@@ -193,6 +216,7 @@ fn build_in(
         let slot_size = u64::from(stated.slot_size_mib) * MIB;
         memory_blocks::device(mapping, place, vm.memory_slots(), slot_size)
     });
+    let processors = Processors::new(&host, &machine, &config.cpu)?;
     let vcpus = spawn_vcpus(&vm, machine.vcpu_count, sender)?;
 
     let (kernel, initrd) = load_files(memory, &source)?;
@@ -205,7 +229,7 @@ fn build_in(
         memory_map: &memory_map(&ram_regions(machine.mem_size_mib)),
     };
     tell_kernel(memory, &kernel, &info)?;
-    set_boot_states(&host, &vcpus, &machine, &kernel)?;
+    set_boot_states(&vcpus, &processors, &kernel)?;
     Ok(RunningMachine::new(vm, vcpus, attached))
 }
 
@@ -286,32 +310,14 @@ fn tell_kernel(
 
 /// Sets the vCPUs' state, on their own threads and so side by side.
 fn set_boot_states(
-    host: &Host,
     vcpus: &[vcpu::Handle],
-    machine: &Machine,
+    processors: &Processors,
     kernel: &LoadedKernel,
 ) -> Result<(), StartError> {
-    let supported = host.supported_cpuid()?;
-    let host_brand = cpuid::host_brand();
     let mut answers = Vec::with_capacity(vcpus.len());
     for (index, vcpu) in (0..).zip(vcpus) {
-        let mut cpuid = supported.clone();
-        let about = cpuid::Vcpu {
-            topology: VcpuTopology {
-                index,
-                count: machine.vcpu_count,
-                smt: machine.smt,
-            },
-            has_tsc_deadline: host.has_tsc_deadline(),
-            host_brand: &host_brand,
-        };
-        cpuid::normalise(&mut cpuid, &about)?;
-        answers.push(vcpu.boot(BootState {
-            cpuid,
-            msrs: boot_msrs(),
-            lapic: set_lint,
-            entry: (index == 0).then(|| entry_state(kernel)),
-        }));
+        let entry = (index == 0).then(|| entry_state(kernel));
+        answers.push(vcpu.boot(processors.boot_state(index, entry)?));
     }
     for answer in answers {
         answer.recv().map_err(|_| StartError::VcpuGone)??;

@@ -9,8 +9,8 @@ use devices::virtio::console::Console;
 use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
 use vm_config::{
-    BalloonConfig, BootSource, ConsoleConfig, DeviceId, DeviceTransport, Drive, Entropy, Machine,
-    MemoryHotplugConfig, MmdsConfig, NetworkInterface, PmemConfig, SerialConfig,
+    BalloonConfig, BootSource, ConsoleConfig, CpuConfig, DeviceId, DeviceTransport, Drive, Entropy,
+    Machine, MemoryHotplugConfig, MmdsConfig, NetworkInterface, PmemConfig, SerialConfig,
 };
 
 use crate::control::VmConfig;
@@ -22,7 +22,10 @@ use crate::memory::Sharing;
 pub(crate) struct Configuration {
     /// Said when the process started.
     pub(crate) transport: DeviceTransport,
+    /// Its `cpu_template` is never `None` in name.
     pub(crate) machine: Machine,
+    /// Empty when `machine` has a named template: the later of the two counts.
+    pub(crate) cpu: CpuConfig,
     pub(crate) boot_source: Option<BootSource>,
     /// Shared by the drives of the engine `Async`.
     pub(crate) ring: SharedRing,

@@ -25,6 +25,7 @@ pub mod metrics;
 mod placement;
 mod pmem;
 pub mod process;
+mod processors;
 mod vcpu;
 mod vm;
 

@@ -1,7 +1,7 @@
-//! `/machine-config`: vCPUs and memory.
+//! `/machine-config`: vCPUs and memory; `/cpu-config`: what the guest finds its processors to be.
 
-use vm_config::{CpuTemplate, Machine, MachinePatch};
-use vmm::control::{GetMachine, PatchMachine, PutMachine};
+use vm_config::{CpuConfig, CpuTemplate, Machine, MachinePatch};
+use vmm::control::{GetMachine, PatchMachine, PutCpuConfig, PutMachine};
 
 use crate::answer::Answer;
 use crate::error::ApiError;
@@ -51,6 +51,19 @@ pub(super) async fn patch_machine<V: Vmm>(
     let is_deprecated = patch.cpu_template.is_some();
     let result = api.ask(PatchMachine(patch)).await;
     Ok(Answer::from(result).deprecated_if(is_deprecated))
+}
+
+/// Sets the custom CPU template, before the machine starts. It replaces a named one.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    put, path = "/cpu-config", request_body = CpuConfig,
+    responses((status = 204, description = "Done"), (status = 400, description = "Refused", body = Fault))
+))]
+pub(super) async fn put_cpu_config<V: Vmm>(
+    request: &Request,
+    api: &Api<V>,
+) -> Result<Answer, ApiError> {
+    let template: CpuConfig = request.json()?;
+    Ok(api.ask(PutCpuConfig(template)).await.into())
 }
 
 /// The machine as it is told: the template `None` is no template.

@@ -51,6 +51,7 @@ endpoints! {
     Get "/machine-config" machine::get_machine;
     Put "/machine-config" machine::put_machine;
     Patch "/machine-config" machine::patch_machine;
+    Put "/cpu-config" machine::put_cpu_config;
     Put "/boot-source" boot::put_boot_source;
     Put "/drives/{id}" devices::put_drive;
     Patch "/drives/{id}" devices::patch_drive;

@@ -4,11 +4,7 @@ use crate::error::ApiError;
 use crate::router::{Request, Verb};
 
 /// Endpoints that are refused by name.
-const UNSUPPORTED: &[(Verb, &str)] = &[
-    (Verb::Put, "/cpu-config"),
-    (Verb::Put, "/metrics"),
-    (Verb::Put, "/snapshot"),
-];
+const UNSUPPORTED: &[(Verb, &str)] = &[(Verb::Put, "/metrics"), (Verb::Put, "/snapshot")];
 
 /// Why `request`, which no endpoint takes, is refused.
 pub(crate) fn refusal(request: &Request) -> ApiError {

@@ -6,6 +6,7 @@
 mod balloon;
 mod boot;
 mod console;
+mod cpu;
 mod devices;
 mod error;
 mod explain;
@@ -24,6 +25,9 @@ pub use balloon::{
 };
 pub use boot::BootSource;
 pub use console::ConsoleConfig;
+pub use cpu::{
+    Bitmap, CpuConfig, CpuidModifier, CpuidRegister, KvmCapability, MsrModifier, RegisterModifier,
+};
 pub use devices::{
     BlockEngine, CacheType, DeviceTransport, Drive, DrivePatch, DriveSerial, Entropy, MacAddress,
     NetworkBackend, NetworkInterface, NetworkInterfacePatch, Vsock,

@@ -33,7 +33,7 @@ pub use error::{
 };
 pub(crate) use hotplug::Removals;
 pub use hotplug::{Consent, Done, RemovableKind, RemoveDevice};
-pub use machine::{GetMachine, PatchMachine, PutMachine};
+pub use machine::{GetMachine, PatchMachine, PutCpuConfig, PutMachine};
 pub use memory_hotplug::{
     GetMemoryHotplug, MemoryHotplugUpdateError, PatchMemoryHotplug, PutMemoryHotplug,
 };

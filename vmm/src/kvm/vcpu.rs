@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use devices::Registers;
 use kvm_bindings::{
-    CpuId, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, Msrs,
-    kvm_fpu, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_sregs,
+    CpuId, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_fpu,
+    kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_sregs,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use super::KvmError;
+use vm_config::MsrModifier;
+
 use super::over_memory::VmOverMemory;
+use super::{KvmError, MsrChangeError};
 use crate::ExitReason;
 
 /// Register state of a vCPU that boots. Application processors wait for a start-up interrupt instead, so
@@ -20,12 +22,25 @@ use crate::ExitReason;
 pub struct BootState {
     /// What the CPUID instruction answers.
     pub cpuid: CpuId,
-    /// Model-specific registers.
+    /// What a CPU template changes of the model-specific registers that KVM made.
+    pub msr_changes: Arc<[MsrModifier]>,
+    /// Model-specific registers of the boot protocol, which have the last word.
     pub msrs: Vec<kvm_msr_entry>,
     /// Turns the local APIC that KVM made into the one the guest finds.
     pub lapic: fn(&mut kvm_lapic_state),
     /// The boot processor's entry registers.
     pub entry: Option<EntryState>,
+}
+
+/// A boot state that a vCPU does not take.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// A part of this program's own.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// A change of the CPU template's.
+    #[error(transparent)]
+    MsrChange(#[from] MsrChangeError),
 }
 
 /// Where and how the boot processor enters the kernel.
@@ -53,7 +68,7 @@ pub enum Turn {
 pub struct Vcpu {
     index: u8,
     // Before `_vm`, so that it closes first.
-    fd: VcpuFd,
+    pub(super) fd: VcpuFd,
     access_size: AccessSize,
     immediate_exit: ImmediateExit,
     /// Keeps mapped what the guest may touch.
@@ -151,10 +166,11 @@ impl Vcpu {
     ///
     /// # Errors
     /// When KVM refuses a part.
-    pub fn set_boot_state(&mut self, state: BootState) -> Result<(), KvmError> {
+    pub fn set_boot_state(&mut self, state: BootState) -> Result<(), BootError> {
         self.fd
             .set_cpuid2(&state.cpuid)
             .map_err(KvmError::call("KVM_SET_CPUID2"))?;
+        self.change_msrs(&state.msr_changes)?;
         self.set_msrs(&state.msrs)?;
         let mut lapic = self
             .fd
@@ -180,21 +196,8 @@ impl Vcpu {
             .map_err(KvmError::call("KVM_SET_REGS"))?;
         self.fd
             .set_fpu(&entry.fpu)
-            .map_err(KvmError::call("KVM_SET_FPU"))
-    }
-
-    fn set_msrs(&self, entries: &[kvm_msr_entry]) -> Result<(), KvmError> {
-        let msrs = Msrs::from_entries(entries).expect("a dozen MSRs fit the list");
-        let count = self
-            .fd
-            .set_msrs(&msrs)
-            .map_err(KvmError::call("KVM_SET_MSRS"))?;
-        match entries.get(count) {
-            None => Ok(()),
-            Some(refused) => Err(KvmError::Msr {
-                index: refused.index,
-            }),
-        }
+            .map_err(KvmError::call("KVM_SET_FPU"))?;
+        Ok(())
     }
 
     /// Runs the guest until it needs something. Port and memory accesses become accesses to `ports` and `mmio`.

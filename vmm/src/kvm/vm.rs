@@ -7,6 +7,7 @@ use std::sync::Arc;
 use devices::GuestMemory;
 use kvm_bindings::{CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
+use vm_config::KvmCapability;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::over_memory::VmOverMemory;
@@ -45,11 +46,11 @@ pub struct KvmVm {
 }
 
 impl Host {
-    /// Opens `/dev/kvm`.
+    /// Opens `/dev/kvm`, and looks for the capabilities that a machine needs, as changed by `capabilities`.
     ///
     /// # Errors
     /// Says whether the device is missing, forbidden or too old.
-    pub fn open() -> Result<Self, KvmError> {
+    pub fn open(capabilities: &[KvmCapability]) -> Result<Self, KvmError> {
         let kvm = Kvm::new().map_err(|error| {
             let source = io::Error::from(error);
             match source.kind() {
@@ -67,9 +68,20 @@ impl Host {
             (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
             (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
         ] {
-            if !kvm.check_extension(cap) {
-                let number = cap as u32;
+            let number = cap as u32;
+            let is_waived = capabilities.contains(&KvmCapability::Waive(number));
+            if !is_waived && !kvm.check_extension(cap) {
                 return Err(KvmError::MissingCapability { number, name });
+            }
+        }
+        for capability in capabilities {
+            if let KvmCapability::Require(number) = *capability
+                && kvm.check_extension_raw(number.into()) <= 0
+            {
+                return Err(KvmError::MissingCapability {
+                    number,
+                    name: "asked for by the CPU template",
+                });
             }
         }
         Ok(Self { kvm })

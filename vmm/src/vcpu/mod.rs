@@ -18,7 +18,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use crate::ExitReason;
 use crate::bus::Bus;
 use crate::event_loop::{Message, Sender};
-use crate::kvm::{BootState, Kick, KvmError, Turn, Vcpu};
+use crate::kvm::{BootError, BootState, Kick, Turn, Vcpu};
 
 /// Stack of a vCPU thread: it handles one exit at a time, without recursion.
 const STACK_BYTES: usize = 128 << 10;
@@ -64,7 +64,7 @@ impl ResetLine for MachineEnd {
 }
 
 enum Request {
-    Boot(Box<BootState>, mpsc::SyncSender<Result<(), KvmError>>),
+    Boot(Box<BootState>, mpsc::SyncSender<Result<(), BootError>>),
     Run(Surroundings),
 }
 
@@ -116,7 +116,7 @@ impl Handle {
     }
 
     /// Sets the state the vCPU boots with; the answer comes through the channel.
-    pub(crate) fn boot(&self, state: BootState) -> mpsc::Receiver<Result<(), KvmError>> {
+    pub(crate) fn boot(&self, state: BootState) -> mpsc::Receiver<Result<(), BootError>> {
         let (reply, answer) = mpsc::sync_channel(1);
         self.request(Request::Boot(Box::new(state), reply));
         answer

@@ -179,6 +179,16 @@ fn json_mistakes_are_told_in_the_words_of_the_decoder() {
             "unknown variant `T9`, expected one of `C3`, `T2`, ",
         ),
         (
+            "/cpu-config",
+            r#"{"reg_modifiers":[]}"#,
+            "unknown field `reg_modifiers`, expected one of `kvm_capabilities`, ",
+        ),
+        (
+            "/cpu-config",
+            r#"{"msr_modifiers":[{"addr":"266","bitmap":"0b1"}]}"#,
+            "No supported number system prefix found in value [266]",
+        ),
+        (
             "/actions",
             r#"{"action_type":"InstanceHalt"}"#,
             "unknown variant `InstanceHalt`, expected one of ",
@@ -314,6 +324,8 @@ fn good_requests_are_done() {
                 r#"{"vcpu_count":1,"mem_size_mib":128,"cpu_template":null}"#,
             ),
             ("PUT", "/machine-config", "[1,128]"),
+            ("PUT", "/cpu-config/x", "{}"),
+            ("PUT", "/cpu-config", r#"{"kvm_capabilities":["!171"]}"#),
             ("PATCH", "//machine-config", r#"{"smt":false}"#),
             (
                 "PUT",

@@ -66,6 +66,9 @@ codes! {
     VcpuCountInvalid "vcpu_count_invalid": "vcpu_count is not one that a machine can have", "use 1 to 32 vCPUs, 1 or an even number with smt";
     MemorySizeInvalid "memory_size_invalid": "mem_size_mib is 0 or not whole pages", "use whole MiB above 0, an even number with huge_pages";
     MemoryBelowBalloon "memory_below_balloon": "mem_size_mib is less than the balloon is to take", "PUT /balloon with a smaller amount_mib first";
+    CpuTemplateProcessor "cpu_template_processor": "cpu_template was made for other processors than the host's", "leave cpu_template out, or PUT /cpu-config";
+    CpuTemplateCpuid "cpu_template_cpuid": "the CPU template changes a CPUID entry that the host's KVM does not have", "take the leaf that is named out of cpuid_modifiers";
+    CpuTemplateMsr "cpu_template_msr": "the CPU template changes a model-specific register in a way that the host's KVM does not", "take the register that is named out of msr_modifiers, or change its bitmap";
     KernelMissing "kernel_missing": "no kernel is configured", "PUT /boot-source before InstanceStart";
     KernelFile "kernel_file": "the kernel's file cannot be opened", "check kernel_image_path, as this process sees it";
     KernelInvalid "kernel_invalid": "the kernel's file is no kernel that boots here, or is damaged", "point kernel_image_path at a 64-bit ELF vmlinux or a bzImage";

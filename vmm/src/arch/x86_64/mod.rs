@@ -9,3 +9,4 @@ pub mod msr;
 pub mod paging;
 pub mod regs;
 pub mod system_area;
+pub mod template;

@@ -30,7 +30,6 @@ impl Explain for CommandError {
             Self::Start(inner) => return FaultKind::Inner(inner),
             Self::Keyboard(inner) => return FaultKind::Inner(inner),
             Self::Logger(_) => FaultCode::LoggerFile,
-            Self::NotSupported(_) => FaultCode::NotInThisBuild,
         })
     }
 }

@@ -96,9 +96,6 @@ pub enum CommandError {
     /// `PUT /logger`.
     #[error("Logger error")]
     Logger(#[source] io::Error),
-    /// Part of the interface that this build does not have.
-    #[error("{0} is not supported by this build; remove it from the request")]
-    NotSupported(&'static str),
 }
 
 /// A boot source that cannot be.
