@@ -2,6 +2,7 @@
 
 use http_body_util::Full;
 use hyper::body::Bytes;
+use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -99,6 +100,9 @@ impl Answer {
         let has_body = self.body.is_some();
         let mut response = Response::new(Full::from(self.body.unwrap_or_default()));
         *response.status_mut() = self.status;
+        // Clients have always seen none.
+        let phrase = ReasonPhrase::from_static(b"");
+        response.extensions_mut().insert(phrase);
         let connection = match then {
             Then::KeepAlive => KEEP_ALIVE,
             Then::Close => "close",

@@ -25,7 +25,7 @@ use std::io::Write;
 
 use cli::{Invocation, Options};
 use exit::leave;
-use server::ApiThread;
+use server::{ApiThread, Opening, Patience, Settings};
 use tracing::{error, info};
 use vmm::control::{Control, Mailbox};
 
@@ -109,7 +109,15 @@ fn start_api(
     options: Options,
 ) -> ApiThread {
     let api = router::Api::new(control, options.id);
-    match server::start(listener, api, options.max_payload) {
+    let settings = Settings {
+        max_payload: options.max_payload,
+        patience: Patience::default(),
+        opening: match options.config_file {
+            Some(_) => Opening::AfterEarlierCommands,
+            None => Opening::Now,
+        },
+    };
+    match server::start(listener, api, settings) {
         Ok(thread) => thread,
         Err(failure) => fail(format_args!("cannot start the API thread: {failure}")),
     }

@@ -4,11 +4,13 @@
 //! whatever the microVM says.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tracing::info;
 use vm_config::InstanceId;
+use vmm::VmState;
 use vmm::control::{Command, CommandError, Control};
 
 use crate::answer::Answer;
@@ -43,6 +45,9 @@ pub(crate) trait Vmm: 'static {
         command: C,
         reply: impl FnOnce(Result<C::Reply, CommandError>) + Send + 'static,
     );
+
+    /// What it is now. Does not wait for commands.
+    fn state(&self) -> Arc<VmState>;
 }
 
 /// What the endpoints work with.
@@ -59,6 +64,10 @@ impl Vmm for Control {
     ) {
         Control::submit(self, command, reply);
     }
+
+    fn state(&self) -> Arc<VmState> {
+        Control::state(self)
+    }
 }
 
 impl<V: Vmm> Api<V> {
@@ -70,6 +79,11 @@ impl<V: Vmm> Api<V> {
     /// The microVM's name.
     pub(crate) fn id(&self) -> &InstanceId {
         &self.id
+    }
+
+    /// What the microVM is now, even while it does something that takes long.
+    pub(crate) fn state(&self) -> Arc<VmState> {
+        self.vmm.state()
     }
 
     /// Asks the microVM and waits for its reply.

@@ -13,7 +13,10 @@ mod router;
 mod routes;
 mod version;
 
-use vmm::control::{Command, CommandError};
+use std::sync::Arc;
+
+use vmm::control::{Command, CommandError, VmConfig};
+use vmm::{Lifecycle, VmState};
 
 use router::{Api, Request, Verb, Vmm};
 
@@ -32,6 +35,10 @@ impl Vmm for Refusing {
         reply: impl FnOnce(Result<C::Reply, CommandError>) + Send + 'static,
     ) {
         reply(Err(CommandError::BeforeStart));
+    }
+
+    fn state(&self) -> Arc<VmState> {
+        Arc::new(VmState::new(Lifecycle::NotStarted, VmConfig::default()))
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -211,6 +212,61 @@ fn only_chosen_modules_are_logged() {
         log.contains("API server started.") && !log.contains("The API server received"),
         "{log}"
     );
+}
+
+/// Processor time that process `pid` has used, in clock ticks (proc_pid_stat(5), fields 14 and 15).
+fn processor_time(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+    let times = fields.skip(11).take(2);
+    times.map(|time| time.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_process_without_descriptors_waits_for_one_and_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("api.sock");
+    let log = folder.path().join("log");
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -n 14; exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_cloister-vmm"))
+        .args(["--api-sock", path(&socket), "--log-path", path(&log)])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut first = Client::connect_within(&socket, SOON).unwrap();
+    // The event loop has its descriptors once it answers.
+    let machine = json!({"vcpu_count": 1, "mem_size_mib": 64});
+    assert_eq!(
+        first.put("/machine-config", Some(&machine)).unwrap().status,
+        204
+    );
+    let others: Vec<_> = (0..20)
+        .map(|_| UnixStream::connect(&socket).unwrap())
+        .collect();
+    let has_failed = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        let log = fs::read_to_string(&log).unwrap();
+        log.contains("cannot accept a connection: Too many open files")
+    });
+    assert!(has_failed, "20 connections fit 14 descriptors");
+    let before = processor_time(child.id());
+    std::thread::sleep(Duration::from_millis(500));
+    let used = processor_time(child.id()) - before;
+    assert!(used < 5, "{used} ticks of 10 ms while nothing can be done");
+    assert_eq!(first.get("/version", None).unwrap().status, 200);
+    drop(others);
+    let mut late = Client::connect(&socket).unwrap();
+    late.set_timeout(Some(SOON)).unwrap();
+    let answered = (0..100).any(|_| {
+        late.get("/version", None)
+            .is_ok_and(|answer| answer.status == 200)
+    });
+    assert!(answered);
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.matches("cannot accept").count() <= 2, "{text}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod placement;
 mod pmem;
 pub mod process;
 mod processors;
+mod published;
 mod vcpu;
 mod vm;
 
@@ -36,4 +37,5 @@ pub use devices::mmds::store::StoreError as MmdsStoreError;
 pub use exit::ExitReason;
 pub use lifecycle::Lifecycle;
 pub use pmem::PmemError;
+pub use published::VmState;
 pub use vm::{Vm, run};

@@ -147,9 +147,9 @@ impl RunningMachine {
         self.events.raise(Event::PowerButton);
     }
 
-    /// The guest said that its kernel panicked.
-    pub(crate) fn has_panicked(&self) -> bool {
-        self.panic.is_told()
+    /// What the guest tells of its own end.
+    pub(crate) fn panic_notice(&self) -> Arc<PanicNotice> {
+        Arc::clone(&self.panic)
     }
 
     /// Returns when no vCPU is in the guest or in a device.

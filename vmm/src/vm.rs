@@ -12,6 +12,7 @@ use crate::control::Removals;
 use crate::control::{Command, CommandError, Mailbox};
 use crate::event_loop::{EventLoop, Message, Sender};
 use crate::machine::RunningMachine;
+use crate::published::{NoticeBoard, VmState};
 use crate::{ExitReason, Lifecycle};
 
 /// The process's one microVM.
@@ -24,6 +25,8 @@ pub struct Vm {
     pub(crate) removals: Removals,
     /// For the threads that the machine will have.
     pub(crate) sender: Sender,
+    /// What others read of this without asking.
+    pub(crate) board: NoticeBoard,
 }
 
 /// Serves `mailbox` on this thread until the microVM, with its devices on `transport` and its metadata in `mmds`, ends.
@@ -46,6 +49,7 @@ pub fn run(mailbox: Mailbox, transport: DeviceTransport, mmds: Mmds) -> ExitReas
         event_loop,
         removals: Removals::default(),
         sender: mailbox.sender,
+        board: mailbox.board,
     });
     let reason = vm.serve();
     // The API thread waits for the answers to its requests before the process ends; these get none.
@@ -102,10 +106,22 @@ impl Vm {
         }
     }
 
-    /// Checks the state and runs the command.
+    /// Shows others what this is now.
+    pub(crate) fn publish(&self) {
+        let panic = self.machine.as_ref().map(RunningMachine::panic_notice);
+        let state = VmState::new(self.lifecycle, self.config.to_stated());
+        self.board.put_up(state.with_guest(panic));
+    }
+
+    /// Checks the state, runs the command, and shows what it changed.
     pub(crate) fn execute<C: Command>(&mut self, command: C) -> Result<C::Reply, CommandError> {
         if C::ALLOWED.contains(&self.lifecycle) {
-            return command.run(self);
+            let result = command.run(self);
+            // One that failed may have changed something too.
+            if C::CHANGES {
+                self.publish();
+            }
+            return result;
         }
         match self.lifecycle {
             Lifecycle::NotStarted => Err(CommandError::BeforeStart),
@@ -128,6 +144,7 @@ pub(crate) mod tests {
             event_loop: EventLoop::new(mailbox.receiver).unwrap(),
             removals: Removals::default(),
             sender: mailbox.sender,
+            board: mailbox.board,
         }
     }
 }

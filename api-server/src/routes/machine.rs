@@ -1,7 +1,7 @@
 //! `/machine-config`: vCPUs and memory; `/cpu-config`: what the guest finds its processors to be.
 
 use vm_config::{CpuConfig, CpuTemplate, Machine, MachinePatch};
-use vmm::control::{GetMachine, PatchMachine, PutCpuConfig, PutMachine};
+use vmm::control::{PatchMachine, PutCpuConfig, PutMachine};
 
 use crate::answer::Answer;
 use crate::error::ApiError;
@@ -15,9 +15,8 @@ use crate::router::{Api, Request, Vmm};
     responses((status = 200, description = "The machine", body = Machine))
 ))]
 pub(super) async fn get_machine<V: Vmm>(_: &Request, api: &Api<V>) -> Result<Answer, ApiError> {
-    api.ask(GetMachine)
-        .await
-        .map(|machine| Answer::json(&reported(machine)))
+    let machine = api.state().config.machine.clone();
+    Ok(Answer::json(&reported(machine)))
 }
 
 /// Sets the machine's shape, before it starts.

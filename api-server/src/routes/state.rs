@@ -8,7 +8,7 @@ use vm_config::{
     BalloonConfig, BlockEngine, BootSource, ConsoleConfig, Drive, Entropy, Machine,
     MemoryHotplugConfig, MmdsConfig, NetworkInterface, PmemConfig, RateLimiter, Vsock,
 };
-use vmm::control::{GetVmConfig, Pause, Resume, VmConfig};
+use vmm::control::{Pause, Resume, VmConfig};
 
 use super::machine;
 use crate::answer::Answer;
@@ -177,7 +177,7 @@ pub(super) async fn patch_vm<V: Vmm>(request: &Request, api: &Api<V>) -> Result<
     responses((status = 200, description = "The configuration; a part that is unset is null", body = FullConfig))
 ))]
 pub(super) async fn get_vm_config<V: Vmm>(_: &Request, api: &Api<V>) -> Result<Answer, ApiError> {
-    let config = api.ask(GetVmConfig).await?;
+    let config = api.state().config.clone();
     Ok(Answer::json(&FullConfig::from(config)))
 }
 

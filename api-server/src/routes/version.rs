@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use vmm::Lifecycle;
-use vmm::control::{GetLifecycle, HasGuestPanicked};
 
 use crate::answer::Answer;
 use crate::error::ApiError;
@@ -43,14 +42,13 @@ pub(super) struct Versions<'a> {
     responses((status = 200, description = "The microVM", body = Instance))
 ))]
 pub(super) async fn get_instance<V: Vmm>(_: &Request, api: &Api<V>) -> Result<Answer, ApiError> {
-    let state = api.ask(GetLifecycle).await?;
-    let has_panicked = api.ask(HasGuestPanicked).await?;
+    let state = api.state();
     Ok(Answer::json(&Instance {
         id: api.id().as_str(),
-        state,
+        state: state.lifecycle,
         vmm_version: version::API_LEVEL,
         app_name: "Firecracker",
-        guest_panicked: has_panicked.then_some(true),
+        guest_panicked: state.has_guest_panicked().then_some(true),
     }))
 }
 

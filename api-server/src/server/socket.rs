@@ -5,6 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use hyper::body::Bytes;
@@ -12,7 +13,9 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::timeout_at;
 
+use super::activity::Activity;
 use crate::answer::{Answer, SERVER_NAME};
 use crate::error::ApiError;
 
@@ -36,9 +39,23 @@ const REASONS: &[(&str, &str)] = &[
     ("header", "Header is incorrectly formatted."),
 ];
 
+/// Told to a client whose request is not whole in time.
+const LATE: &str =
+    "The request did not arrive in time; send it whole, and its body as long as announced.";
+
+/// Why a client is told that its request cannot be one.
+pub(super) enum Refusal {
+    /// hyper cannot parse it.
+    NotHttp(hyper::Error),
+    /// It was not whole in time.
+    Late,
+}
+
 /// A connection's stream.
 pub(super) struct Socket {
     stream: TokioIo<UnixStream>,
+    /// Hears what comes and goes.
+    activity: Rc<Activity>,
     /// What was read but not used.
     unused: Bytes,
     /// hyper's own answer was held back.
@@ -46,9 +63,10 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: UnixStream) -> Self {
+    pub(super) fn new(stream: UnixStream, activity: Rc<Activity>) -> Self {
         Self {
             stream: TokioIo::new(stream),
+            activity,
             unused: Bytes::new(),
             is_refused: false,
         }
@@ -60,34 +78,45 @@ impl Socket {
     }
 
     /// Ends the connection after hyper is done with it: says what was wrong, if something was, and waits for
-    /// the client to close, so that it can read what it was told.
-    pub(super) async fn finish(self, wrong: Option<hyper::Error>) {
+    /// the client to close, so that it can read what it was told. A client that takes long hears less.
+    pub(super) async fn finish(self, refusal: Option<Refusal>) {
+        let told = match refusal {
+            Some(Refusal::NotHttp(wrong)) if self.is_refused => Some(explain(&wrong.to_string())),
+            Some(Refusal::Late) => Some(LATE.to_owned()),
+            _ => None,
+        };
         let mut stream = self.stream.into_inner();
-        if let (true, Some(wrong)) = (self.is_refused, wrong) {
-            let refusal = refusal(&wrong.to_string());
-            if stream.write_all(&refusal).await.is_err() {
-                return;
+        let goodbye = async move {
+            if let Some(reason) = told {
+                stream.write_all(&refuse(reason)).await?;
             }
+            stream.shutdown().await?;
+            let mut ignored = [0; 1024];
+            while stream.read(&mut ignored).await? > 0 {}
+            Ok::<_, io::Error>(())
+        };
+        if let Some(deadline) = self.activity.deadline() {
+            // Whoever is late or gone is left.
+            let _ = timeout_at(deadline, goodbye).await;
         }
-        if stream.shutdown().await.is_err() {
-            return;
-        }
-        let mut ignored = [0; 1024];
-        while matches!(stream.read(&mut ignored).await, Ok(1..)) {}
     }
 }
 
-/// The answer to a request that hyper refused with `words`.
-fn refusal(words: &str) -> Vec<u8> {
+/// Why a request is refused that hyper refused with `words`.
+fn explain(words: &str) -> String {
     let known = REASONS.iter().find(|(theirs, _)| words.contains(theirs));
-    let reason = known.map_or_else(
+    known.map_or_else(
         || format!("Invalid request: {words}."),
         |(_, ours)| (*ours).to_owned(),
-    );
+    )
+}
+
+/// The answer to a request that is none.
+fn refuse(reason: String) -> Vec<u8> {
     let answer = Answer::refuse(&ApiError::Malformed(reason));
     answer.log();
     let head = format!(
-        "HTTP/1.1 400 Bad Request\r\nServer: {SERVER_NAME}\r\nConnection: close\r\n\
+        "HTTP/1.1 400 \r\nServer: {SERVER_NAME}\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         answer.body().len()
     );
@@ -111,11 +140,18 @@ impl Read for Socket {
     ) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
         if !socket.unused.is_empty() {
+            socket.activity.received();
             let len = socket.unused.len().min(buffer.remaining());
             buffer.put_slice(&socket.unused.split_to(len));
+            socket.activity.received();
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut socket.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut socket.stream).poll_read(context, buffer);
+        if let Poll::Ready(Ok(())) = read {
+            // The end of the stream too, and then the connection ends.
+            socket.activity.received();
+        }
+        read
     }
 }
 
@@ -134,7 +170,13 @@ impl Write for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let socket = self.get_mut();
+        let flushed = Pin::new(&mut socket.stream).poll_flush(context);
+        if let Poll::Ready(Ok(())) = flushed {
+            // hyper flushes when it has handed over all that it has.
+            socket.activity.sent();
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

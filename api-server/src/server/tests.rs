@@ -4,20 +4,19 @@ use std::any::Any;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as Stream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vm_config::Machine;
-use vmm::Lifecycle;
-use vmm::control::{
-    Command, CommandError, GetLifecycle, GetMachine, GetVmConfig, HasGuestPanicked, VmConfig,
-};
+use vmm::control::{Command, CommandError, GetLifecycle, VmConfig};
+use vmm::{Lifecycle, VmState};
 
 use super::*;
 use crate::router::Vmm;
 
 mod checks;
+mod patience;
 mod transport;
 
 /// A microVM that is always in one state and answers every command that is allowed there.
@@ -38,21 +37,28 @@ impl Vmm for FakeVmm {
             Lifecycle::Running | Lifecycle::Paused => CommandError::AfterStart,
         }));
     }
+
+    fn state(&self) -> Arc<VmState> {
+        Arc::new(VmState::new(self.0, VmConfig::default()))
+    }
 }
 
 impl FakeVmm {
     fn answer(&self, command: &dyn Any) -> Box<dyn Any> {
         if command.is::<GetLifecycle>() {
             Box::new(self.0)
-        } else if command.is::<HasGuestPanicked>() {
-            Box::new(false)
-        } else if command.is::<GetMachine>() {
-            Box::new(Machine::default())
-        } else if command.is::<GetVmConfig>() {
-            Box::new(VmConfig::default())
         } else {
             Box::new(())
         }
+    }
+}
+
+/// Those of a server that clients cannot tire.
+fn settings() -> Settings {
+    Settings {
+        max_payload: 51200,
+        patience: Patience::default(),
+        opening: Opening::Now,
     }
 }
 
@@ -69,11 +75,15 @@ impl TestServer {
     }
 
     fn with(vmm: impl Vmm + Send) -> Self {
+        Self::with_settings(vmm, settings())
+    }
+
+    fn with_settings(vmm: impl Vmm + Send, settings: Settings) -> Self {
         let folder = TempDir::new().unwrap();
         let socket = folder.path().join("api.sock");
         let listener = StdListener::bind(&socket).unwrap();
         let api = Api::new(vmm, "test-1".parse().unwrap());
-        let thread = Some(start(listener, api, 51200).unwrap());
+        let thread = Some(start(listener, api, settings).unwrap());
         Self {
             socket,
             thread,
@@ -129,7 +139,7 @@ fn read_answer(stream: &mut Stream) -> (u16, String, Option<Value>) {
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("Content-Length: "));

@@ -85,6 +85,7 @@ impl Command for PutBalloon {
 impl Command for GetBalloon {
     type Reply = BalloonConfig;
     const ALLOWED: &'static [Lifecycle] = ANY_STATE;
+    const CHANGES: bool = false;
 
     fn run(self, vm: &mut Vm) -> Result<BalloonConfig, CommandError> {
         let config = vm.config.balloon.clone();
@@ -122,6 +123,7 @@ impl Command for PatchBalloon {
 impl Command for GetBalloonStatistics {
     type Reply = BalloonStatistics;
     const ALLOWED: &'static [Lifecycle] = AFTER_START;
+    const CHANGES: bool = false;
 
     fn run(self, vm: &mut Vm) -> Result<BalloonStatistics, CommandError> {
         look(vm, Balloon::statistics)
@@ -169,6 +171,7 @@ impl Command for StopHinting {
 impl Command for GetHintingStatus {
     type Reply = HintingStatus;
     const ALLOWED: &'static [Lifecycle] = AFTER_START;
+    const CHANGES: bool = false;
 
     fn run(self, vm: &mut Vm) -> Result<HintingStatus, CommandError> {
         look(vm, Balloon::hinting_status)

@@ -165,6 +165,7 @@ impl RemoveDevice {
             Err(refused) => return Err(refused.into()),
         }
         vm.config.forget(self.kind, &self.id);
+        vm.publish();
         (self.done)(Ok(()));
         Ok(())
     }
@@ -214,6 +215,7 @@ impl Vm {
             machine.unplug(device, how, self.lifecycle, &mut self.event_loop);
         }
         self.config.forget(kind, id);
+        self.publish();
         let Some(removal) = self.removals.pending.remove(&device) else {
             return;
         };

@@ -3,26 +3,15 @@
 use vm_config::{CpuConfig, CpuTemplate, Machine, MachineError, MachinePatch};
 
 use super::balloon::is_within;
-use super::{ANY_STATE, BEFORE_START, Command, CommandError};
+use super::{BEFORE_START, Command, CommandError};
 use crate::{Lifecycle, Vm};
 
-/// `GET /machine-config`.
-pub struct GetMachine;
 /// `PUT /machine-config`.
 pub struct PutMachine(pub Machine);
 /// `PATCH /machine-config`.
 pub struct PatchMachine(pub MachinePatch);
 /// `PUT /cpu-config`.
 pub struct PutCpuConfig(pub CpuConfig);
-
-impl Command for GetMachine {
-    type Reply = Machine;
-    const ALLOWED: &'static [Lifecycle] = ANY_STATE;
-
-    fn run(self, vm: &mut Vm) -> Result<Machine, CommandError> {
-        Ok(vm.config.machine.clone())
-    }
-}
 
 impl Command for PutMachine {
     type Reply = ();
@@ -106,7 +95,7 @@ mod tests {
     }
 
     fn name(vm: &mut Vm) -> Option<CpuTemplate> {
-        vm.execute(GetMachine).unwrap().cpu_template
+        vm.config.to_stated().machine.cpu_template
     }
 
     #[test]

@@ -51,6 +51,7 @@ impl Command for PutMemoryHotplug {
 impl Command for GetMemoryHotplug {
     type Reply = MemoryHotplugStatus;
     const ALLOWED: &'static [Lifecycle] = AFTER_START;
+    const CHANGES: bool = false;
 
     fn run(self, vm: &mut Vm) -> Result<MemoryHotplugStatus, CommandError> {
         use MemoryHotplugUpdateError::NotFound;

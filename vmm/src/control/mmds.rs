@@ -76,6 +76,7 @@ impl Command for PatchMmds {
 impl Command for GetMmds {
     type Reply = Value;
     const ALLOWED: &'static [Lifecycle] = ANY_STATE;
+    const CHANGES: bool = false;
 
     fn run(self, vm: &mut Vm) -> Result<Value, CommandError> {
         vm.check_mmds()?;

@@ -18,6 +18,7 @@ mod serial;
 mod state;
 
 use std::io;
+use std::sync::Arc;
 
 pub use balloon::{
     BalloonConfigError, BalloonUpdateError, GetBalloon, GetBalloonStatistics, GetHintingStatus,
@@ -33,20 +34,18 @@ pub use error::{
 };
 pub(crate) use hotplug::Removals;
 pub use hotplug::{Consent, Done, RemovableKind, RemoveDevice};
-pub use machine::{GetMachine, PatchMachine, PutCpuConfig, PutMachine};
+pub use machine::{PatchMachine, PutCpuConfig, PutMachine};
 pub use memory_hotplug::{
     GetMemoryHotplug, MemoryHotplugUpdateError, PatchMemoryHotplug, PutMemoryHotplug,
 };
 pub use mmds::{GetMmds, MmdsConfigError, PatchMmds, PutMmds, PutMmdsConfig};
 pub use pmem::{PatchPmem, PmemConfigError, PutPmem};
 pub use serial::PutSerial;
-pub use state::{
-    GetLifecycle, GetVmConfig, HasGuestPanicked, Pause, Resume, SendCtrlAltDel, SendPowerButton,
-    VmConfig,
-};
+pub use state::{GetLifecycle, Pause, Resume, SendCtrlAltDel, SendPowerButton, VmConfig};
 
 use crate::event_loop::{self, Message, Receiver, Sender};
-use crate::{Lifecycle, Vm};
+use crate::published::NoticeBoard;
+use crate::{Lifecycle, Vm, VmState};
 
 /// Something that can be asked of a microVM.
 pub trait Command: Send + 'static {
@@ -54,6 +53,8 @@ pub trait Command: Send + 'static {
     type Reply: Send + 'static;
     /// The states in which it can be asked.
     const ALLOWED: &'static [Lifecycle];
+    /// Whether it can change what [`Control::state`] shows.
+    const CHANGES: bool = true;
     /// Does it. Called on the event loop.
     ///
     /// # Errors
@@ -71,6 +72,7 @@ pub const ANY_STATE: &[Lifecycle] = &[Lifecycle::NotStarted, Lifecycle::Running,
 /// The sending end: asks the microVM.
 pub struct Control {
     sender: Sender,
+    board: NoticeBoard,
 }
 
 /// The receiving end, owned by the event loop.
@@ -78,6 +80,7 @@ pub struct Mailbox {
     pub(crate) receiver: Receiver,
     /// For the threads that the machine will have.
     pub(crate) sender: Sender,
+    pub(crate) board: NoticeBoard,
 }
 
 impl Mailbox {
@@ -87,14 +90,27 @@ impl Mailbox {
     /// When the host gives no eventfd.
     pub fn new() -> io::Result<(Control, Self)> {
         let (sender, receiver) = event_loop::channel()?;
+        let board = NoticeBoard::default();
         let control = Control {
             sender: sender.clone(),
+            board: board.clone(),
         };
-        Ok((control, Self { receiver, sender }))
+        let mailbox = Self {
+            receiver,
+            sender,
+            board,
+        };
+        Ok((control, mailbox))
     }
 }
 
 impl Control {
+    /// What the microVM is now, without waiting for its turn: a command that takes long does not hold it up.
+    #[must_use]
+    pub fn state(&self) -> Arc<VmState> {
+        self.board.read()
+    }
+
     /// Sends `command` to the event loop; `reply` is called there with the answer. It is dropped uncalled
     /// when the microVM ends first.
     pub fn submit<C: Command>(

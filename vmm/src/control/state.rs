@@ -6,15 +6,10 @@ use vm_config::{
 };
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
-use crate::machine::RunningMachine;
 use crate::{Lifecycle, Vm};
 
-/// `GET /`: in which state the microVM is.
+/// In which state the microVM is when all that was asked before is done. [`super::Control::state`] does not wait.
 pub struct GetLifecycle;
-/// `GET /`: whether the guest said that its kernel panicked.
-pub struct HasGuestPanicked;
-/// `GET /vm/config`.
-pub struct GetVmConfig;
 /// `PATCH /vm` `Paused`.
 pub struct Pause;
 /// `PATCH /vm` `Resumed`.
@@ -54,30 +49,10 @@ pub struct VmConfig {
 impl Command for GetLifecycle {
     type Reply = Lifecycle;
     const ALLOWED: &'static [Lifecycle] = ANY_STATE;
+    const CHANGES: bool = false;
 
     fn run(self, vm: &mut Vm) -> Result<Lifecycle, CommandError> {
         Ok(vm.lifecycle)
-    }
-}
-
-impl Command for HasGuestPanicked {
-    type Reply = bool;
-    const ALLOWED: &'static [Lifecycle] = ANY_STATE;
-
-    fn run(self, vm: &mut Vm) -> Result<bool, CommandError> {
-        Ok(vm
-            .machine
-            .as_ref()
-            .is_some_and(RunningMachine::has_panicked))
-    }
-}
-
-impl Command for GetVmConfig {
-    type Reply = VmConfig;
-    const ALLOWED: &'static [Lifecycle] = ANY_STATE;
-
-    fn run(self, vm: &mut Vm) -> Result<VmConfig, CommandError> {
-        Ok(vm.config.to_stated())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Connections, heads and bodies, whatever the request is for.
 
 use super::*;
+use crate::server::seats::MAX_CONNECTIONS;
 
-const VERSION: &str = "GET /version HTTP/1.1\r\n\r\n";
+pub(super) const VERSION: &str = "GET /version HTTP/1.1\r\n\r\n";
 
 fn server() -> TestServer {
     TestServer::in_state(Lifecycle::NotStarted)
@@ -15,7 +16,7 @@ fn an_answer_has_the_headers_clients_expect_in_their_order() {
     assert_eq!(
         head,
         format!(
-            "HTTP/1.1 200 OK\r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\
+            "HTTP/1.1 200 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\
              Content-Type: application/json\r\nContent-Length: {len}\r\n\r\n"
         )
     );
@@ -31,7 +32,7 @@ fn an_answer_without_body_says_nothing_of_one() {
     let (_, head, _) = server().ask(&request);
     assert_eq!(
         head,
-        "HTTP/1.1 204 No Content\r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n"
+        "HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n"
     );
 }
 
@@ -306,8 +307,11 @@ fn garbage_does_no_harm() {
     assert_eq!(server.ask(VERSION).0, 200);
 }
 
+/// A request that such a microVM is asked.
+pub(super) const SLOW: &str = "GET /balloon HTTP/1.1\r\n\r\n";
+
 /// A microVM that takes its time: hands what would answer to the test.
-struct SlowVmm(std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>);
+pub(super) struct SlowVmm(pub(super) std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>);
 
 impl Vmm for SlowVmm {
     fn submit<C: Command>(
@@ -319,6 +323,10 @@ impl Vmm for SlowVmm {
             .send(Box::new(|| reply(Err(CommandError::BeforeStart))))
             .unwrap();
     }
+
+    fn state(&self) -> Arc<VmState> {
+        FakeVmm(Lifecycle::NotStarted).state()
+    }
 }
 
 #[test]
@@ -326,9 +334,7 @@ fn requests_that_reached_the_microvm_are_answered_before_the_thread_ends() {
     let (replies, reached) = std::sync::mpsc::channel();
     let mut server = TestServer::with(SlowVmm(replies));
     let mut stream = server.connect();
-    stream
-        .write_all(b"GET /machine-config HTTP/1.1\r\n\r\n")
-        .unwrap();
+    stream.write_all(SLOW.as_bytes()).unwrap();
     let reply = reached.recv().unwrap();
     let thread = server.thread.take().unwrap();
     let finish = std::thread::spawn(move || thread.finish());
@@ -343,9 +349,7 @@ fn a_microvm_that_ends_first_answers_that_it_ended() {
     let (replies, reached) = std::sync::mpsc::channel();
     let server = TestServer::with(SlowVmm(replies));
     let mut stream = server.connect();
-    stream
-        .write_all(b"GET /machine-config HTTP/1.1\r\n\r\n")
-        .unwrap();
+    stream.write_all(SLOW.as_bytes()).unwrap();
     drop(reached.recv().unwrap());
     let (status, _, body) = read_answer(&mut stream);
     assert_eq!(
