@@ -65,6 +65,11 @@ pub struct Drive {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlay_path: Option<PathBuf>,
+    /// Sealed overlays between `path_on_host` and `overlay_path`, the oldest first, at most 32. Any number of drives share
+    /// them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>, max_items = 32))]
+    pub lower_overlay_paths: Vec<PathBuf>,
     /// Limits on its use.
     pub rate_limiter: Option<RateLimiter>,
     /// I/O engine.
@@ -119,15 +124,31 @@ pub struct DrivePatch {
     /// File or block device from now on; the same one to have its new length noticed.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub path_on_host: Option<PathBuf>,
-    /// Overlay from now on, over `path_on_host` as it is or as the patch says.
+    /// Overlay from now on, over `path_on_host` and `lower_overlay_paths` as they are or as the patch says.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub overlay_path: Option<PathBuf>,
+    /// Sealed overlays below it from now on, the oldest first; goes with `overlay_path`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>, max_items = 32))]
+    pub lower_overlay_paths: Option<Vec<PathBuf>>,
+    /// Seals the overlay that the drive has, whose path goes to the end of `lower_overlay_paths`; `overlay_path` names a
+    /// fresh one on top of it. The guest goes on with the same disk.
+    #[serde(default)]
+    pub seal_overlay: bool,
     /// Limits on its use.
     pub rate_limiter: Option<RateLimiter>,
 }
 
 impl Drive {
-    /// The drive after `patch`.
+    /// The drive once its overlay is sealed and the guest writes to another.
+    #[must_use]
+    pub fn restacked(&self, overlay_path: PathBuf) -> Self {
+        let mut drive = self.clone();
+        let sealed = drive.overlay_path.replace(overlay_path);
+        drive.lower_overlay_paths.extend(sealed);
+        drive
+    }
+
+    /// The drive after `patch`, which seals nothing.
     #[must_use]
     pub fn patched(&self, patch: &DrivePatch) -> Self {
         Self {
@@ -139,6 +160,10 @@ impl Drive {
                 .overlay_path
                 .clone()
                 .or_else(|| self.overlay_path.clone()),
+            lower_overlay_paths: patch
+                .lower_overlay_paths
+                .clone()
+                .unwrap_or_else(|| self.lower_overlay_paths.clone()),
             rate_limiter: RateLimiter::patched(self.rate_limiter, patch.rate_limiter),
             ..self.clone()
         }

@@ -5,9 +5,11 @@ use devices::virtio::block::{self, Block, BlockChange, DiskError, LockWait, Vhos
 use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
 use vm_config::{
-    Drive, DrivePatch, Entropy, MacAddress, NetworkBackend, NetworkInterface, NetworkInterfacePatch,
+    Drive, DrivePatch, Entropy, MacAddress, NetworkBackend, NetworkInterface,
+    NetworkInterfacePatch, RateLimiter,
 };
 
+use super::sealing::Sealings;
 use super::{
     AFTER_START, ANY_STATE, BEFORE_START, Command, CommandError, DriveError, DrivePatchError,
     HotplugError, NetworkError,
@@ -137,11 +139,14 @@ impl Command for PatchDrive {
             .ok_or_else(|| refuse(DrivePatchError::NotFound))?;
         let is_empty = patch.path_on_host.is_none()
             && patch.overlay_path.is_none()
+            && patch.lower_overlay_paths.is_none()
+            && !patch.seal_overlay
             && patch.rate_limiter.is_none();
         match (&vm.config.drives[place].config.socket, is_empty) {
             (None, true) => return Err(refuse(DrivePatchError::NothingToChange)),
             (Some(_), false) => return Err(refuse(DrivePatchError::BackEndDecides)),
             (Some(_), true) => return refresh(vm, &patch),
+            (None, false) if patch.seal_overlay => return seal(vm, &patch),
             (None, false) => {}
         }
         let drive = &vm.config.drives[place].config;
@@ -156,6 +161,33 @@ impl Command for PatchDrive {
         vm.config.drives[place].config = patched;
         Ok(())
     }
+}
+
+/// Seals a drive's overlay; what else the patch says follows in the same instant.
+fn seal(vm: &mut Vm, patch: &DrivePatch) -> Result<(), CommandError> {
+    let refuse = |why: DiskError| CommandError::from(DriveError::Patch(why.into()));
+    if patch.path_on_host.is_some() || patch.lower_overlay_paths.is_some() {
+        return Err(refuse(DiskError::SealOfAnother));
+    }
+    let fresh = patch.overlay_path.clone();
+    let fresh = fresh.ok_or_else(|| refuse(DiskError::SealToNowhere))?;
+    let sealings = Sealings::prepare(&vm.config, |drive| {
+        (drive.drive_id == patch.drive_id).then(|| fresh.clone())
+    })?;
+    let sealed = vm.change_machine(|machine| {
+        let sealed = sealings.carry_out(machine)?;
+        if let Some(limits) = patch.rate_limiter {
+            machine.change_device(&patch.drive_id, |block: &mut Block| block.limit(limits));
+        }
+        Ok(sealed)
+    })?;
+    sealed.note(&mut vm.config);
+    let mut drives = vm.config.drives.iter_mut();
+    if let Some(drive) = drives.find(|drive| drive.config.drive_id == patch.drive_id) {
+        let drive = &mut drive.config;
+        drive.rate_limiter = RateLimiter::patched(drive.rate_limiter, patch.rate_limiter);
+    }
+    Ok(())
 }
 
 /// Has a back end say anew what its disk is.

@@ -14,6 +14,7 @@ mod machine;
 mod memory_hotplug;
 mod mmds;
 mod pmem;
+mod sealing;
 mod serial;
 mod state;
 

@@ -2,16 +2,17 @@
 
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use vm_config::Drive;
 
 use super::file::{DiskError, DiskFile, SERIAL_LEN};
-use super::overlay::{LockWait, Overlay};
+use super::overlay::{Holder, LockWait, Overlay, Stack};
 use super::request::{Disk, Range};
 use crate::sys::segments::Segments;
 
-/// A raw disk, or an overlay over one.
+/// A raw disk, or overlays over one.
 #[derive(Debug)]
 pub enum Backend {
     /// A raw image or a block device.
@@ -39,19 +40,25 @@ impl Backend {
         let path = drive.path_on_host.as_ref().ok_or(DiskError::NoBackend)?;
         let is_read_only = drive.is_read_only.unwrap_or(false);
         let Some(overlay_path) = &drive.overlay_path else {
+            if !drive.lower_overlay_paths.is_empty() {
+                return Err(DiskError::NoTopOverlay);
+            }
             return Ok(Self::File(DiskFile::open(path, is_read_only)?));
         };
         if is_read_only {
             return Err(DiskError::ReadOnlyOverlay);
         }
+        let refuse = |path: &PathBuf| {
+            let path = path.clone();
+            |why| DiskError::Overlay { path, why }
+        };
         let base = DiskFile::open(path, true)?;
-        let overlay = Overlay::open(overlay_path, &base, path, wait);
-        Ok(Self::Overlay(overlay.map_err(|why| {
-            DiskError::Overlay {
-                path: overlay_path.clone(),
-                why,
-            }
-        })?))
+        let mut stack = Stack::on(&base, path).map_err(refuse(overlay_path))?;
+        for lower in &drive.lower_overlay_paths {
+            stack.push(lower, wait).map_err(refuse(lower))?;
+        }
+        let overlay = Overlay::open(overlay_path, stack, wait);
+        Ok(Self::Overlay(overlay.map_err(refuse(overlay_path))?))
     }
 
     /// The overlay, if it is one.
@@ -173,15 +180,14 @@ impl Backend {
                 len,
             },
             Self::Overlay(overlay) => {
-                let from = overlay.source(at, len);
+                let source = overlay.source(at, len);
                 Place {
-                    file: if from.is_overlay {
-                        overlay.medium()
-                    } else {
-                        overlay.base()
+                    file: match source.from {
+                        Holder::Top => overlay.medium(),
+                        below => overlay.file_below(below),
                     },
-                    at: from.at,
-                    len: from.len,
+                    at: source.at,
+                    len: source.len,
                 }
             }
         }

@@ -89,6 +89,31 @@ pub enum DiskError {
         "Invalid block config.; `overlay_path` is for what the guest writes: remove it, or `is_read_only`"
     )]
     ReadOnlyOverlay,
+    /// Sealed overlays, and nothing that takes what the guest writes.
+    #[error(
+        "Invalid block config.; `lower_overlay_paths` are sealed: give an `overlay_path` for what the guest writes"
+    )]
+    NoTopOverlay,
+    /// Other layers below an overlay that was made over those that are there.
+    #[error(
+        "Invalid block config.; `lower_overlay_paths` changes with `overlay_path` alone, for an overlay belongs to what is below it: give a new `overlay_path` too"
+    )]
+    LowerAlone,
+    /// A seal of what is no overlay.
+    #[error(
+        "Invalid block config.; the drive has no overlay to seal: give it an `overlay_path` before the start"
+    )]
+    NothingToSeal,
+    /// A seal with nowhere for the guest's next write.
+    #[error(
+        "Invalid block config.; `seal_overlay` seals the overlay that the drive has: give in `overlay_path` a new file for what the guest writes from then on"
+    )]
+    SealToNowhere,
+    /// A seal that would change what the guest sees.
+    #[error(
+        "Invalid block config.; with `seal_overlay` the disk stays the same: leave `path_on_host` and `lower_overlay_paths` out"
+    )]
+    SealOfAnother,
     /// A new base below the overlay of the old one.
     #[error(
         "Invalid block config.; the drive's overlay belongs to the file it has: give a new `overlay_path` with the new `path_on_host`"
@@ -103,6 +128,11 @@ impl Explain for DiskError {
             Self::NoBackend
             | Self::NotWithSocket(_)
             | Self::ReadOnlyOverlay
+            | Self::NoTopOverlay
+            | Self::LowerAlone
+            | Self::NothingToSeal
+            | Self::SealToNowhere
+            | Self::SealOfAnother
             | Self::OverlayOfAnother => FaultCode::DriveBackendInvalid,
             Self::SocketAfterStart => FaultCode::VhostUserPrivateMemory,
             Self::NoUring(_) => FaultCode::IoUringUnavailable,

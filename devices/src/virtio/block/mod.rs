@@ -11,6 +11,7 @@ pub mod file;
 mod medium;
 pub mod overlay;
 pub mod request;
+mod sealing;
 mod vhost_user;
 mod worker;
 
@@ -34,6 +35,7 @@ use file::{SERIAL_LEN, padded};
 pub use overlay::LockWait;
 use overlay::OverlayError;
 use request::{Disk, MAX_DISCARD_RANGES};
+pub use sealing::Sealing;
 pub use vhost_user::VhostUserBlock;
 use worker::BlockWorker;
 use zerocopy::IntoBytes;
@@ -129,6 +131,12 @@ impl Block {
         Changed::Configuration(Some(old))
     }
 
+    /// Has it keep to `limits`, as a `PATCH` states them.
+    pub fn limit(&mut self, limits: RateLimiter) -> Changed<()> {
+        self.limits.patch(limits);
+        Changed::Inside(())
+    }
+
     /// What it counts.
     #[must_use]
     pub fn metrics(&self) -> Arc<BlockMetrics> {
@@ -191,6 +199,9 @@ impl BlockChange {
     /// # Errors
     /// [`DiskError`] says what is wrong with the file and what to do.
     pub fn prepare(drive: &Drive, patch: &DrivePatch) -> Result<Self, DiskError> {
+        if patch.lower_overlay_paths.is_some() && patch.overlay_path.is_none() {
+            return Err(DiskError::LowerAlone);
+        }
         let is_opened = match (&patch.path_on_host, &patch.overlay_path) {
             (Some(_), None) if drive.overlay_path.is_some() => {
                 return Err(DiskError::OverlayOfAnother);

@@ -42,6 +42,7 @@ fn drive(image: &NamedTempFile) -> Drive {
         is_read_only: None,
         path_on_host: Some(image.path().to_owned()),
         overlay_path: None,
+        lower_overlay_paths: Vec::new(),
         rate_limiter: None,
         io_engine: None,
         socket: None,
@@ -515,6 +516,8 @@ fn new_path(path: &std::path::Path) -> DrivePatch {
         drive_id: DeviceId("disk".to_owned()),
         path_on_host: Some(path.to_owned()),
         overlay_path: None,
+        lower_overlay_paths: None,
+        seal_overlay: false,
         rate_limiter: None,
     }
 }

@@ -68,6 +68,10 @@ impl VhostUserBlock {
             (drive.io_engine.is_some(), "`io_engine`"),
             (drive.serial.is_some(), "`serial`"),
             (drive.overlay_path.is_some(), "`overlay_path`"),
+            (
+                !drive.lower_overlay_paths.is_empty(),
+                "`lower_overlay_paths`",
+            ),
             (drive.num_queues.is_some(), "`num_queues`"),
         ];
         if let Some((_, field)) = is_decided.into_iter().find(|(is_stated, _)| *is_stated) {

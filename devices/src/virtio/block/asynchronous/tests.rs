@@ -46,6 +46,7 @@ fn drive(image: &NamedTempFile) -> Drive {
         is_read_only: None,
         path_on_host: Some(image.path().to_owned()),
         overlay_path: None,
+        lower_overlay_paths: Vec::new(),
         rate_limiter: None,
         io_engine,
         socket: None,
@@ -206,6 +207,8 @@ fn requests_go_to_the_old_file_before_a_patch_and_to_the_new_one_after() {
         drive_id: DeviceId("disk".to_owned()),
         path_on_host: Some(second.path().to_owned()),
         overlay_path: None,
+        lower_overlay_paths: None,
+        seal_overlay: false,
         rate_limiter: None,
     };
     let change = BlockChange::prepare(&drive(&first), &patch).unwrap();

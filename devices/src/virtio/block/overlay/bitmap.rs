@@ -8,32 +8,18 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use zerocopy::FromZeros;
 
 use super::super::medium::Medium;
 use super::OverlayError;
+use super::blocks::{Blocks, PAGE_LEN, PAGE_WORDS, WORD_LEN, page_at, set, zeroed};
 use super::layout::{BITMAP_AT, Layout};
 
-/// Bytes that are loaded and committed at once.
-pub(super) const PAGE_LEN: usize = 4096;
-const WORD_LEN: usize = 8;
-const PAGE_WORDS: usize = PAGE_LEN / WORD_LEN;
-
-/// Blocks that follow each other and are all there, or all not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    /// They are in the overlay.
-    pub(super) is_present: bool,
-    /// The block behind the last.
-    pub(super) end: u64,
-}
-
-/// One bit a block. Used by one thread at a time; atomics are its only way to change behind a shared reference.
+/// The blocks of an overlay that is written to.
 #[derive(Debug)]
 pub(super) struct Bitmap {
-    present: Vec<AtomicU64>,
+    present: Arc<Blocks>,
     /// A part of `present`.
     staged: Vec<AtomicU64>,
     /// A bit a page of `present` that has what `staged` lacks.
@@ -45,70 +31,32 @@ pub(super) struct Bitmap {
 impl Bitmap {
     /// No block is there.
     pub(super) fn empty(layout: Layout) -> Result<Self, OverlayError> {
-        let words = usize::try_from(layout.blocks().div_ceil(64));
-        let words = words.map_err(|_| OverlayError::TooLarge)?;
-        let words = words.next_multiple_of(PAGE_WORDS);
+        Self::of(Blocks::empty(layout)?)
+    }
+
+    /// What the file has.
+    pub(super) fn load(medium: &impl Medium, layout: Layout) -> Result<Self, OverlayError> {
+        Self::of(Blocks::load(medium, layout)?)
+    }
+
+    fn of(present: Blocks) -> Result<Self, OverlayError> {
+        let words = present.words().len();
         let page_words = words.div_ceil(PAGE_WORDS).div_ceil(64);
-        // Zero pages of the kernel until they are used.
-        let zeroed = |len| AtomicU64::new_vec_zeroed(len).map_err(|_| OverlayError::TooLarge);
+        let staged = zeroed(words)?;
+        for (staged, present) in staged.iter().zip(present.words()) {
+            set(staged, present.load(Ordering::Relaxed));
+        }
         Ok(Self {
-            present: zeroed(words)?,
-            staged: zeroed(words)?,
+            present: Arc::new(present),
+            staged,
             dirty: zeroed(page_words)?,
             pending: zeroed(page_words)?,
         })
     }
 
-    /// What the file has.
-    pub(super) fn load(medium: &impl Medium, layout: Layout) -> Result<Self, OverlayError> {
-        let bitmap = Self::empty(layout)?;
-        let mut page = [0; PAGE_LEN];
-        let pages = bitmap.present.chunks(PAGE_WORDS);
-        let copies = bitmap.staged.chunks(PAGE_WORDS);
-        for (index, (present, staged)) in (0..).zip(pages.zip(copies)) {
-            medium
-                .read_bytes(page_at(index), &mut page)
-                .map_err(OverlayError::Io)?;
-            let (words, _) = page.as_chunks::<WORD_LEN>();
-            for ((present, staged), bytes) in present.iter().zip(staged).zip(words) {
-                // What stays zero costs no memory.
-                let word = u64::from_le_bytes(*bytes);
-                if word != 0 {
-                    present.store(word, Ordering::Relaxed);
-                    staged.store(word, Ordering::Relaxed);
-                }
-            }
-        }
-        let bits = (bitmap.present.len() as u64).saturating_mul(64);
-        let rest = bitmap.run(layout.blocks(), bits);
-        if rest.is_present || rest.end < bits {
-            return Err(OverlayError::Damaged("it holds blocks beyond its end"));
-        }
-        Ok(bitmap)
-    }
-
-    /// The blocks from `first` on, before `end`, that are as `first` is.
-    pub(super) fn run(&self, first: u64, end: u64) -> Run {
-        let is_present = self.has(first);
-        let mut block = first;
-        while block < end {
-            let word = self.word(block);
-            let differs = if is_present { !word } else { word } >> (block % 64);
-            if differs != 0 {
-                block = block.saturating_add(differs.trailing_zeros().into());
-                break;
-            }
-            block = (block | 63).saturating_add(1);
-        }
-        Run {
-            is_present,
-            end: block.min(end),
-        }
-    }
-
-    /// The block is there.
-    pub(super) fn has(&self, block: u64) -> bool {
-        self.word(block) >> (block % 64) & 1 == 1
+    /// The blocks that are there.
+    pub(super) fn present(&self) -> &Arc<Blocks> {
+        &self.present
     }
 
     /// The blocks from `first` on, before `end`, are there now. True when some were not before.
@@ -119,7 +67,7 @@ impl Bitmap {
             let last = next.min(end).saturating_sub(1);
             let mask =
                 (u64::MAX << (block % 64)) & (u64::MAX >> (63_u64.saturating_sub(last % 64)));
-            if let Some((index, word)) = self.place(block)
+            if let Some((index, word)) = self.present.place(block)
                 && word.fetch_or(mask, Ordering::Relaxed) & mask != mask
             {
                 is_news = true;
@@ -140,12 +88,12 @@ impl Bitmap {
         let mut page = [0; PAGE_LEN];
         let mut block = first & !63;
         while block < end {
-            let Some((index, _)) = self.place(block) else {
+            let Some((index, _)) = self.present.place(block) else {
                 break;
             };
             let left = end.saturating_sub(block).div_ceil(64);
             let count = usize::try_from(left).map_or(PAGE_WORDS, |left| left.min(PAGE_WORDS));
-            let bytes = copy_words(&self.present, index, count, &mut page);
+            let bytes = copy_words(self.present.words(), index, count, &mut page);
             // A commit under way must not take them back.
             self.stage_words(index, count);
             let at = BITMAP_AT.saturating_add((index as u64).saturating_mul(WORD_LEN as u64));
@@ -172,12 +120,8 @@ impl Bitmap {
 
     fn stage_words(&self, first: usize, count: usize) {
         let words = |all| words_of(all, first, count);
-        for (present, staged) in words(&self.present).iter().zip(words(&self.staged)) {
-            // What stays zero costs no memory.
-            let word = present.load(Ordering::Relaxed);
-            if word != 0 {
-                staged.store(word, Ordering::Relaxed);
-            }
+        for (present, staged) in words(self.present.words()).iter().zip(words(&self.staged)) {
+            set(staged, present.load(Ordering::Relaxed));
         }
     }
 
@@ -202,21 +146,6 @@ impl Bitmap {
     pub(super) fn is_dirty(&self) -> bool {
         any(&self.dirty) || any(&self.pending)
     }
-
-    fn place(&self, block: u64) -> Option<(usize, &AtomicU64)> {
-        let index = usize::try_from(block / 64).ok()?;
-        Some((index, self.present.get(index)?))
-    }
-
-    fn word(&self, block: u64) -> u64 {
-        self.place(block)
-            .map_or(0, |(_, word)| word.load(Ordering::Relaxed))
-    }
-}
-
-/// Where a page lies in the file.
-fn page_at(page: usize) -> u64 {
-    BITMAP_AT.saturating_add((page as u64).saturating_mul(PAGE_LEN as u64))
 }
 
 fn words_of(all: &[AtomicU64], first: usize, count: usize) -> &[AtomicU64] {
@@ -273,6 +202,7 @@ fn each_bit(bits: &[AtomicU64], mut visit: impl FnMut(usize) -> io::Result<()>) 
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::blocks::Run;
     use super::*;
 
     const BLOCKS: u64 = 200;
@@ -301,7 +231,7 @@ mod tests {
             let is_present = model[usize::try_from(first).unwrap()];
             let same = (first..end).take_while(|b| model[usize::try_from(*b).unwrap()] == is_present);
             let run = Run { is_present, end: first.min(end) + same.count() as u64 };
-            prop_assert_eq!(bitmap.run(first, end), run);
+            prop_assert_eq!(bitmap.present().run(first, end), run);
         }
     }
 

@@ -2,6 +2,9 @@
 
 use std::io;
 
+use super::header::VERSION;
+use super::layers::MAX_LAYERS;
+
 /// An overlay that cannot be had. Its path stands in front of the text.
 #[derive(Debug, thiserror::Error)]
 pub enum OverlayError {
@@ -23,7 +26,7 @@ pub enum OverlayError {
     Own,
     /// Another holds its lock.
     #[error(
-        "is in use by this microVM or another; each drive needs an overlay of its own, and only the base can be shared"
+        "is in use by this microVM or another; each drive needs an overlay of its own, and only the base and sealed overlays can be shared"
     )]
     InUse,
     /// Something else is in the file.
@@ -38,7 +41,7 @@ pub enum OverlayError {
     NeverFlushed,
     /// Made by another version of this program.
     #[error(
-        "has version {0} of the format and this build reads version 1; use the build that made it"
+        "has version {0} of the format and this build reads version {VERSION}; use the build that made it"
     )]
     Version(u32),
     /// Bits fell over, or somebody pushed them.
@@ -54,12 +57,55 @@ pub enum OverlayError {
         /// Bytes.
         expected: u64,
     },
-    /// Another base, or the same one changed.
-    #[error("was made over {made_over}, and `path_on_host` is {found}; {remedy}")]
+    /// Below another overlay, and still written to.
+    #[error(
+        "is not sealed, so nothing can be stacked on it; name it as `overlay_path`, or seal it with `seal_overlay` while its drive runs"
+    )]
+    NotSealed,
+    /// On top, and nobody may write it.
+    #[error(
+        "is sealed, so nobody writes to it any more; name it last in `lower_overlay_paths`, and a new file as `overlay_path`"
+    )]
+    Sealed,
+    /// Twice in a chain: the file, or one that says that it is the same.
+    #[error("is in this drive's chain twice; name each overlay once, the oldest first")]
+    Twice,
+    /// Too many below one drive.
+    #[error(
+        "would have more than {MAX_LAYERS} sealed overlays below it; seal less often, or copy what the guest has to a new image"
+    )]
+    TooDeep,
+    /// Made over a disk of this length, with blocks of another.
+    #[error(
+        "has blocks of {found} bytes and the overlay below it of {below}; it is none that this build made: restore it from a copy"
+    )]
+    OtherBlocks {
+        /// Bytes.
+        found: u32,
+        /// Bytes.
+        below: u32,
+    },
+    /// What is to go on top of a sealed overlay, and has something in it.
+    #[error(
+        "is not empty, and what follows a sealed overlay starts empty; name a file that does not exist yet"
+    )]
+    NotFresh,
+    /// The file that the drive has is no longer where it was named.
+    #[error(
+        "is not the file that the drive has: it was moved or replaced since; move it back and ask again"
+    )]
+    Moved,
+    /// The host could not seal it.
+    #[error(
+        "could not be sealed: {0}; the drive goes on with it: make room on the host's file system, or see to its disk, and ask again"
+    )]
+    SealFailed(io::Error),
+    /// Made over something else, or over the same before it changed.
+    #[error("was made over {made_over}, and {found}; {remedy}")]
     OtherBase {
-        /// The base it belongs to.
+        /// What it belongs to.
         made_over: String,
-        /// The base it was given.
+        /// What it was given.
         found: String,
         /// What to do.
         remedy: String,

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::medium::Medium;
 use super::Overlay;
+use super::header::{Header, State};
 
 impl<M: Medium> Overlay<M> {
     /// Makes what was written durable.
@@ -33,18 +34,54 @@ impl<M: Medium> Overlay<M> {
     /// # Errors
     /// The host's; the next flush tries again.
     pub(in crate::virtio::block) fn write_staged(&self) -> io::Result<()> {
-        if let Some(directory) = &self.directory
-            && !self.is_named.swap(true, Ordering::Relaxed)
-        {
-            // Of a file system that cannot do this, the file's own sync is all there is.
-            let _ = directory.sync_all();
-        }
+        self.name();
         self.bitmap.write_staged(&self.medium)
     }
 
     /// See [`Overlay::stage`].
     pub(in crate::virtio::block) fn committed(&self) {
         self.bitmap.committed();
+    }
+
+    /// Makes all of it durable and then, in its header, says that nobody writes to it any more. Nothing may be in flight.
+    ///
+    /// Until the header's sector is on the disk it is an overlay as before, and with it one that is sealed: it held all
+    /// of its data then.
+    ///
+    /// # Errors
+    /// The host's; it is as before then.
+    pub(super) fn seal(&self) -> io::Result<()> {
+        self.flush()?;
+        self.name();
+        self.enter(State::Sealed).inspect_err(|_| self.unseal())
+    }
+
+    /// Takes a seal back that nobody relied on yet.
+    pub(super) fn unseal(&self) {
+        if let Err(error) = self.enter(State::Open) {
+            // Then no flush succeeds any more.
+            self.is_broken.store(true, Ordering::Relaxed);
+            tracing::error!("an overlay may stay sealed though it is written to: {error}");
+        }
+    }
+
+    fn enter(&self, state: State) -> io::Result<()> {
+        let header = Header {
+            state,
+            ..(*self.header).clone()
+        };
+        self.medium.write_bytes(0, &header.encode())?;
+        self.synced(self.medium.sync())
+    }
+
+    /// Makes the name of a new file durable.
+    fn name(&self) {
+        if let Some(directory) = &self.directory
+            && !self.is_named.swap(true, Ordering::Relaxed)
+        {
+            // Of a file system that cannot do this, the file's own sync is all there is.
+            let _ = directory.sync_all();
+        }
     }
 
     /// Takes note of how a sync ended.

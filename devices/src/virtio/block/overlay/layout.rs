@@ -7,8 +7,8 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
-use super::bitmap::PAGE_LEN;
-use super::header::HEADER_LEN;
+use super::blocks::PAGE_LEN;
+use super::header::HEADER_PAGE;
 
 /// The smallest block, bytes: a page of the guest, which then writes whole blocks.
 const MIN_BLOCK_LEN: u32 = 4096;
@@ -20,7 +20,7 @@ const MAX_BLOCKS: u64 = 1 << 28;
 const DATA_ALIGN: u64 = 1 << 16;
 
 /// Where the bitmap starts.
-pub(super) const BITMAP_AT: u64 = HEADER_LEN as u64;
+pub(super) const BITMAP_AT: u64 = HEADER_PAGE as u64;
 
 /// Lengths that fit together. Nothing computed from them overflows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,10 @@
 //! A copy-on-write layer over a disk that nobody writes.
 //!
 //! One file of our own format (`layout`, `header`, `bitmap`). A block that the guest wrote lies in the overlay, in
-//! its place; all others are read from the base. Writing a part of a block copies the rest from the base first.
+//! its place; all others are read from below. Writing a part of a block copies the rest from below first.
+//!
+//! Below is the base, or a chain of overlays that were sealed, one on the other, and then the base (`layers`). A
+//! running drive's overlay is sealed by `restack`, and another takes its place.
 //!
 //! ```text
 //!  write:  copy what the block's edges lack -> data -> bit in memory
@@ -13,11 +16,15 @@
 //! survive the monitor's end, as its data does in the host's page cache, and like it not the host's.
 
 mod bitmap;
+mod blocks;
 mod error;
 mod flush;
 mod header;
+mod identity;
+mod layers;
 mod layout;
 mod open;
+mod restack;
 
 use std::fs::File;
 use std::io;
@@ -25,27 +32,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use error::OverlayError;
+pub use layers::{MAX_LAYERS, Stack};
 pub use open::LockWait;
+pub use restack::{Restack, Which};
 
 use self::bitmap::Bitmap;
+use self::header::Header;
+use self::layers::{Below, Found};
 use self::layout::Layout;
 use super::file::SERIAL_LEN;
 use super::medium::Medium;
 use super::request::{Disk, Range};
 use crate::sys::segments::Segments;
 
-/// Bytes copied from the base at once.
+/// Bytes copied from below at once.
 const COPY_LEN: usize = 4096;
 
-/// An open overlay, locked against others, on its base.
+/// An open overlay, locked against others, on what is below it.
 #[derive(Debug)]
 pub struct Overlay<M: Medium = Arc<File>> {
     // Fixed configuration.
+    header: Box<Header>,
     layout: Layout,
     can_punch: bool,
     serial: [u8; SERIAL_LEN],
     // Runtime glue.
-    base: Arc<File>,
+    below: Below,
     medium: M,
     bitmap: Bitmap,
     /// Bits go to the file with their data; see above.
@@ -58,15 +70,26 @@ pub struct Overlay<M: Medium = Arc<File>> {
     is_behind: AtomicBool,
     /// A sync failed. What the host lost then it does not tell again, so no later flush can be trusted.
     is_broken: AtomicBool,
-    /// Blocks copied from the base, since it was last asked.
+    /// Blocks copied from below, since it was last asked.
     copied: AtomicU64,
+}
+
+/// Which file has a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// The overlay.
+    Top,
+    /// A sealed one below it, counted from the newest.
+    Layer(usize),
+    /// The base.
+    Base,
 }
 
 /// Where bytes of the disk are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Source {
-    /// The overlay; the base otherwise.
-    pub(super) is_overlay: bool,
+    /// Which file.
+    pub(super) from: Holder,
     /// Byte of that file.
     pub(super) at: u64,
     /// Bytes that lie there, one after the other.
@@ -102,12 +125,16 @@ impl<M: Medium> Overlay<M> {
         &self.medium
     }
 
-    /// The file below.
-    pub(super) fn base(&self) -> &Arc<File> {
-        &self.base
+    /// The file with what lies below it, in `place`.
+    pub(super) fn file_below(&self, place: Holder) -> &Arc<File> {
+        let layer = match place {
+            Holder::Layer(index) => self.below.layers.get(index),
+            Holder::Top | Holder::Base => None,
+        };
+        layer.map_or(&self.below.base, |layer| &layer.file)
     }
 
-    /// Blocks copied from the base since this was last asked.
+    /// Blocks copied from below since this was last asked.
     pub(super) fn take_copied(&self) -> u64 {
         self.copied.swap(0, Ordering::Relaxed)
     }
@@ -118,16 +145,17 @@ impl<M: Medium> Overlay<M> {
     /// The host's.
     pub(super) fn read(&self, mut at: u64, into: &mut Segments) -> io::Result<()> {
         while !into.is_empty() {
-            let from = self.source(at, into.len());
-            if from.len == 0 {
+            let source = self.source(at, into.len());
+            if source.len == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if from.is_overlay {
-                self.medium.read_all(from.at, into, from.len)?;
-            } else {
-                self.base.read_all(from.at, into, from.len)?;
+            match source.from {
+                Holder::Top => self.medium.read_all(source.at, into, source.len)?,
+                below => self
+                    .file_below(below)
+                    .read_all(source.at, into, source.len)?,
             }
-            at = at.saturating_add(from.len as u64);
+            at = at.saturating_add(source.len as u64);
         }
         Ok(())
     }
@@ -136,16 +164,37 @@ impl<M: Medium> Overlay<M> {
     pub(super) fn source(&self, at: u64, len: usize) -> Source {
         let end = at.saturating_add(len as u64).min(self.layout.disk_len());
         let (first, behind) = self.blocks(at, end);
-        let run = self.bitmap.run(first, behind);
-        let end = self.layout.start_of(run.end).min(end);
+        let found = self.find(first, behind);
+        let end = self.layout.start_of(found.end).min(end);
         Source {
-            is_overlay: run.is_present,
-            at: if run.is_present {
-                self.layout.data_at(at)
-            } else {
-                at
-            },
+            from: found.from,
+            at: self.place_in(found.from, at),
             len: usize::try_from(end.saturating_sub(at)).unwrap_or(len),
+        }
+    }
+
+    /// Where the blocks from `first` on, before `end`, are that lie in the same place as `first`.
+    fn find(&self, first: u64, end: u64) -> Found {
+        let top = self.bitmap.present();
+        if !self.below.layers.is_empty() {
+            return self.below.find(top, first, end);
+        }
+        let run = top.run(first, end);
+        Found {
+            from: if run.is_present {
+                Holder::Top
+            } else {
+                Holder::Base
+            },
+            end: run.end,
+        }
+    }
+
+    /// Where byte `at` of the disk lies in a file. Overlays of one disk are laid out alike.
+    fn place_in(&self, from: Holder, at: u64) -> u64 {
+        match from {
+            Holder::Top | Holder::Layer(_) => self.layout.data_at(at),
+            Holder::Base => at,
         }
     }
 
@@ -197,7 +246,8 @@ impl<M: Medium> Overlay<M> {
             let block = self.layout.block_of(byte);
             let start = self.layout.start_of(block);
             let behind = self.layout.start_of(block.saturating_add(1));
-            let is_part = range.len > 0 && !self.layout.is_edge(at) && !self.bitmap.has(block);
+            let is_part =
+                range.len > 0 && !self.layout.is_edge(at) && !self.bitmap.present().has(block);
             Range {
                 at: start,
                 len: if is_part {
@@ -215,7 +265,7 @@ impl<M: Medium> Overlay<M> {
         [first, last]
     }
 
-    /// Copies what a write to `range` needs from the base, so that the write is all in the overlay.
+    /// Copies what a write to `range` needs from below, so that the write is all in the overlay.
     ///
     /// # Errors
     /// The host's.
@@ -229,14 +279,17 @@ impl<M: Medium> Overlay<M> {
         Ok(())
     }
 
-    /// Copies a block from the base. Its content does not change, so it may be there at any time.
+    /// Copies a block from below. Its content does not change, so it may be there at any time.
     fn copy(&self, block: Range) -> io::Result<()> {
         let mut buffer = [0; COPY_LEN];
+        let first = self.layout.block_of(block.at);
+        let from = self.find(first, first.saturating_add(1)).from;
+        let file = self.file_below(from);
         let Range { mut at, mut len } = block;
         while len > 0 {
             let count = usize::try_from(len).map_or(COPY_LEN, |len| len.min(COPY_LEN));
             let part = buffer.get_mut(..count).unwrap_or_default();
-            self.base.read_bytes(at, part)?;
+            file.read_bytes(self.place_in(from, at), part)?;
             self.medium.write_bytes(self.target(at), part)?;
             at = at.saturating_add(count as u64);
             len = len.saturating_sub(count as u64);

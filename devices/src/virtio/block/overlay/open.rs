@@ -1,18 +1,20 @@
 //! Opening an overlay: making one where nothing is, refusing what is something else.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::file::{DiskFile, can_punch, make_blocking, serial};
+use super::super::file::{can_punch, make_blocking, serial};
 use super::super::medium::Medium;
 use super::bitmap::Bitmap;
-use super::header::{Base, HEADER_LEN, Header};
+use super::header::{HEADER_PAGE, Header, State};
+use super::identity::{Identity, metadata, numbers};
+use super::layers::{Below, Stack};
 use super::layout::Layout;
 use super::{Overlay, OverlayError};
 
@@ -30,100 +32,102 @@ pub enum LockWait {
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
-/// A base, as an overlay over it knows it.
-struct Identity {
-    len: u64,
-    base: Base,
-    name: String,
-}
-
 impl Overlay {
-    /// Opens the overlay at `path` over `base`, which is `base_path` and was opened for reading. A file that is missing
-    /// or empty becomes an overlay with nothing in it.
+    /// Opens the overlay at `path` on `stack`. A file that is missing or empty becomes an overlay with nothing in it.
     ///
     /// # Errors
     /// [`OverlayError`] says what to do; the file is as it was then.
-    pub fn open(
-        path: &Path,
-        base: &DiskFile,
-        base_path: &Path,
-        wait: LockWait,
-    ) -> Result<Self, OverlayError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            // A FIFO without a reader would otherwise never open.
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)
-            .map_err(OverlayError::Io)?;
-        let metadata = file.metadata().map_err(OverlayError::Io)?;
-        let below = base.file().metadata().map_err(OverlayError::Io)?;
-        if (metadata.dev(), metadata.ino()) == (below.dev(), below.ino()) {
-            return Err(OverlayError::IsBase);
-        }
-        if !metadata.is_file() {
+    pub fn open(path: &Path, stack: Stack, wait: LockWait) -> Result<Self, OverlayError> {
+        let file = open_to_write(path)?;
+        let found = metadata(&file)?;
+        stack.check_file(numbers(&found))?;
+        if !found.is_file() {
             return Err(OverlayError::NotAFile);
         }
-        make_blocking(&file).map_err(OverlayError::Io)?;
         lock(&file, wait)?;
-        let identity = Identity {
-            len: base.disk().len,
-            base: if below.file_type().is_block_device() {
-                Base::Device
-            } else {
-                Base::File {
-                    mtime_s: below.mtime(),
-                    mtime_ns: u32::try_from(below.mtime_nsec()).unwrap_or_default(),
-                }
-            },
-            name: name_of(base_path),
-        };
         // Looked at with the lock held: nobody else writes it now.
-        let (header, is_new) = match file_len(&file)? {
-            0 => (make(&file, &identity)?, true),
-            len => look(&file, len, &identity)?,
+        let (header, is_new) = match metadata(&file)?.len() {
+            0 => (make(&file, stack.over())?, true),
+            len => look(&file, len, stack.over())?,
         };
-        header.fits(&identity, base_path)?;
-        let mut overlay = Self::with(Arc::new(file), Arc::clone(base.file()), header.layout)?;
-        overlay.can_punch = can_punch(&overlay.medium, header.layout.file_len());
-        overlay.serial = serial(&metadata);
+        if header.state == State::Sealed {
+            return Err(OverlayError::Sealed);
+        }
+        header.fits(stack.over())?;
+        stack.check_blocks(&header)?;
+        let file_len = header.layout.file_len();
+        let mut overlay = Self::with(Arc::new(file), header, stack.into_below())?;
+        overlay.can_punch = can_punch(&overlay.medium, file_len);
+        overlay.serial = serial(&found);
         overlay.directory = is_new.then(|| directory_of(path)).flatten();
         Ok(overlay)
     }
 }
 
 impl<M: Medium> Overlay<M> {
-    /// An overlay of `layout` in `medium`.
-    pub(super) fn with(medium: M, base: Arc<File>, layout: Layout) -> Result<Self, OverlayError> {
-        Ok(Self {
-            layout,
+    /// An overlay with this header in `medium`.
+    pub(super) fn with(medium: M, header: Header, below: Below) -> Result<Self, OverlayError> {
+        let bitmap = Bitmap::load(&medium, header.layout)?;
+        Ok(Self::of(medium, header, below, bitmap))
+    }
+
+    /// One whose blocks are known.
+    pub(super) fn of(medium: M, header: Header, below: Below, bitmap: Bitmap) -> Self {
+        Self {
+            layout: header.layout,
+            header: Box::new(header),
             can_punch: false,
             serial: Default::default(),
-            bitmap: Bitmap::load(&medium, layout)?,
-            base,
+            below,
             medium,
+            bitmap,
             is_write_through: AtomicBool::new(false),
             directory: None,
             is_named: AtomicBool::new(false),
             is_behind: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
             copied: AtomicU64::new(0),
-        })
+        }
     }
 }
 
-/// Makes sure that nobody else writes the file.
-fn lock(file: &File, wait: LockWait) -> Result<(), OverlayError> {
+/// Opens an overlay to write to, or what is to become one.
+pub(super) fn open_to_write(path: &Path) -> Result<File, OverlayError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        // A FIFO without a reader would otherwise never open.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(OverlayError::Io)?;
+    make_blocking(&file).map_err(OverlayError::Io)?;
+    Ok(file)
+}
+
+/// Makes sure that nobody else writes the file, or reads it as a layer.
+pub(super) fn lock(file: &File, wait: LockWait) -> Result<(), OverlayError> {
+    until_locked(wait, || file.try_lock())
+}
+
+/// Makes sure that nobody writes the file.
+pub(super) fn lock_shared(file: &File, wait: LockWait) -> Result<(), OverlayError> {
+    until_locked(wait, || file.try_lock_shared())
+}
+
+fn until_locked(
+    wait: LockWait,
+    mut try_lock: impl FnMut() -> Result<(), TryLockError>,
+) -> Result<(), OverlayError> {
     let patience = match wait {
         LockWait::Second => LOCK_PATIENCE,
         LockWait::None => Duration::ZERO,
     };
     let deadline = Instant::now() + patience;
     loop {
-        match file.try_lock() {
+        match try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                 thread::sleep(LOCK_PAUSE);
@@ -138,22 +142,11 @@ fn lock(file: &File, wait: LockWait) -> Result<(), OverlayError> {
 /// says that it is not whole; no guest has written to it. The first flush makes it durable, for a start need not wait
 /// for a disk.
 fn make(file: &File, over: &Identity) -> Result<Header, OverlayError> {
-    let mut header = Header {
-        is_whole: false,
-        layout: Layout::of(over.len).ok_or(OverlayError::TooLarge)?,
-        id: [0; 16],
-        base: over.base,
-        base_name: over.name.clone(),
-    };
-    rustix::rand::getrandom(&mut header.id, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| OverlayError::Io(error.into()))?;
-    let written = file
-        .write_bytes(0, &header.encode())
-        .and_then(|()| file.set_len(header.layout.file_len()))
-        .and_then(|()| {
-            header.is_whole = true;
-            file.write_bytes(0, &header.encode())
-        });
+    let mut header = Header::new(over)?;
+    let written = begin(file, &header).and_then(|()| {
+        header.state = State::Open;
+        file.write_bytes(0, &header.encode())
+    });
     if let Err(error) = written {
         // As it was.
         let _ = file.set_len(0);
@@ -162,75 +155,77 @@ fn make(file: &File, over: &Identity) -> Result<Header, OverlayError> {
     Ok(header)
 }
 
-/// Reads the header of a file that is not empty. True when it was made anew.
-fn look(file: &File, len: u64, over: &Identity) -> Result<(Header, bool), OverlayError> {
-    let mut page = [0; HEADER_LEN];
-    match file.read_bytes(0, &mut page) {
-        // Too short to be one.
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            return Err(OverlayError::Unknown);
-        }
-        other => other.map_err(OverlayError::Io)?,
+/// Gives an empty file its length and `header`, which says that it is being made.
+pub(super) fn begin(file: &File, header: &Header) -> io::Result<()> {
+    let mut page = [0; HEADER_PAGE];
+    if let Some(place) = page.first_chunk_mut() {
+        *place = header.encode();
     }
-    let would_be = Layout::of(over.len).map(Layout::file_len);
-    if page == [0; HEADER_LEN] && would_be == Some(len) {
-        return Err(OverlayError::NeverFlushed);
-    }
-    let header = Header::decode(&page)?;
-    if !header.is_whole {
-        file.set_len(0).map_err(OverlayError::Io)?;
-        return Ok((make(file, over)?, true));
-    }
-    let expected = header.layout.file_len();
-    if len != expected {
-        return Err(OverlayError::Length { len, expected });
-    }
-    Ok((header, false))
+    file.write_bytes(0, &page)?;
+    file.set_len(header.layout.file_len())
 }
 
 impl Header {
-    /// Whether it is an overlay over this base, by what it knows of it.
-    fn fits(&self, over: &Identity, path: &Path) -> Result<(), OverlayError> {
-        let has_len = self.layout.disk_len() == over.len;
-        if has_len && self.base == over.base {
-            return Ok(());
-        }
-        let path = path.display();
-        let remedy = match self.base {
-            Base::File { mtime_s, mtime_ns } if has_len => format!(
-                "if that is the same image, unchanged, run `touch -d @{mtime_s}.{mtime_ns:09} {path}`; otherwise name the right base, or a new overlay"
-            ),
-            _ => "name the base it was made over, or a new overlay".to_owned(),
-        };
-        Err(OverlayError::OtherBase {
-            made_over: describe(&self.base_name, self.layout.disk_len(), self.base),
-            found: describe(&over.name, over.len, over.base),
-            remedy,
+    /// That of an overlay which is being made.
+    pub(super) fn new(over: &Identity) -> Result<Self, OverlayError> {
+        let mut id = [0; 16];
+        rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| OverlayError::Io(error.into()))?;
+        Ok(Self {
+            state: State::BeingMade,
+            layout: Layout::of(over.len).ok_or(OverlayError::TooLarge)?,
+            id,
+            base: over.base,
+            base_name: over.name.clone(),
         })
     }
 }
 
-fn describe(name: &str, len: u64, base: Base) -> String {
-    match base {
-        Base::File { mtime_s, mtime_ns } => {
-            format!("{name:?} of {len} bytes, last changed at {mtime_s}.{mtime_ns:09}")
-        }
-        Base::Device => format!("device {name:?} of {len} bytes"),
+/// Reads the header of a file that is not empty. True when it was made anew.
+fn look(file: &File, len: u64, over: &Identity) -> Result<(Header, bool), OverlayError> {
+    let page = first_page(file)?;
+    let would_be = Layout::of(over.len).map(Layout::file_len);
+    if page == [0; HEADER_PAGE] && would_be == Some(len) {
+        return Err(OverlayError::NeverFlushed);
+    }
+    let header = Header::decode(&page)?;
+    if header.state == State::BeingMade {
+        file.set_len(0).map_err(OverlayError::Io)?;
+        return Ok((make(file, over)?, true));
+    }
+    check_len(&header, len)?;
+    Ok((header, false))
+}
+
+/// Reads the header of an overlay of `len` bytes that is not to be made anew.
+pub(super) fn read_header(file: &File, len: u64) -> Result<Header, OverlayError> {
+    let header = Header::decode(&first_page(file)?)?;
+    if header.state != State::BeingMade {
+        check_len(&header, len)?;
+    }
+    Ok(header)
+}
+
+fn first_page(file: &File) -> Result<[u8; HEADER_PAGE], OverlayError> {
+    let mut page = [0; HEADER_PAGE];
+    match file.read_bytes(0, &mut page) {
+        // Too short to be one.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(OverlayError::Unknown),
+        other => other.map(|()| page).map_err(OverlayError::Io),
     }
 }
 
-/// What a path ends in.
-fn name_of(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str());
-    name.to_string_lossy().into_owned()
-}
-
-fn file_len(file: &File) -> Result<u64, OverlayError> {
-    Ok(file.metadata().map_err(OverlayError::Io)?.len())
+fn check_len(header: &Header, len: u64) -> Result<(), OverlayError> {
+    let expected = header.layout.file_len();
+    if len == expected {
+        Ok(())
+    } else {
+        Err(OverlayError::Length { len, expected })
+    }
 }
 
 /// Where a new file's name is to be made durable. Where the directory cannot be opened, its file system decides.
-fn directory_of(path: &Path) -> Option<File> {
+pub(super) fn directory_of(path: &Path) -> Option<File> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

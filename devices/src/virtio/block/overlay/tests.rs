@@ -1,11 +1,12 @@
 //! An overlay against a plain copy of the disk, with the host dying at any moment.
 
+mod chain;
 mod device;
 mod open;
 mod recorder;
 
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::collection::vec;
@@ -13,8 +14,11 @@ use proptest::prelude::*;
 use tempfile::{NamedTempFile, TempDir};
 use vm_memory::{Bytes, GuestAddress};
 
+use self::chain::Chain;
 use self::recorder::Recorder;
 use super::super::file::DiskFile;
+use super::header::State;
+use super::open::read_header;
 use super::*;
 use crate::GuestMemory;
 use crate::testing::guest_memory;
@@ -48,8 +52,37 @@ impl Bed {
     }
 
     fn open(&self, path: &Path) -> Result<Overlay, OverlayError> {
+        self.open_on(&[], path)
+    }
+
+    /// Opens a chain, the oldest first.
+    fn open_on(&self, lower: &[PathBuf], path: &Path) -> Result<Overlay, OverlayError> {
         let base = DiskFile::open(self.base.path(), true).unwrap();
-        Overlay::open(path, &base, self.base.path(), LockWait::Second)
+        let mut stack = Stack::on(&base, self.base.path())?;
+        for path in lower {
+            stack.push(path, LockWait::Second)?;
+        }
+        Overlay::open(path, stack, LockWait::Second)
+    }
+
+    /// An overlay straight on the base, in a file that remembers what was done to it.
+    fn recorded(&self) -> (Arc<Recorder>, Overlay<Arc<Recorder>>) {
+        let base = DiskFile::open(self.base.path(), true).unwrap();
+        let stack = Stack::on(&base, self.base.path()).unwrap();
+        let mut header = Header::new(stack.over()).unwrap();
+        header.state = State::Open;
+        let recorder = Arc::new(Recorder::holding(&header));
+        let overlay = Overlay::with(Arc::clone(&recorder), header, stack.into_below()).unwrap();
+        (recorder, overlay)
+    }
+
+    /// What is in a file that was left behind.
+    fn left(&self, file: File) -> Overlay {
+        let base = DiskFile::open(self.base.path(), true).unwrap();
+        let stack = Stack::on(&base, self.base.path()).unwrap();
+        let header = read_header(&file, file.metadata().unwrap().len()).unwrap();
+        header.fits(stack.over()).unwrap();
+        Overlay::with(Arc::new(file), header, stack.into_below()).unwrap()
     }
 
     fn segments(&self, len: u64) -> Segments {
@@ -132,6 +165,8 @@ enum Step {
     Interleaved([(Sectors, u8); 3]),
     Reopen,
     WriteThrough(bool),
+    /// A fresh overlay on the sealed one.
+    Seal,
 }
 
 fn sectors() -> impl Strategy<Value = Sectors> {
@@ -151,6 +186,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => [write(), write(), write()].prop_map(Step::Interleaved),
         1 => Just(Step::Reopen),
         1 => any::<bool>().prop_map(Step::WriteThrough),
+        1 => Just(Step::Seal),
     ]
 }
 
@@ -180,7 +216,7 @@ fn change<M: Medium>(bed: &Bed, overlay: &Overlay<M>, step: &Step, disk: &mut [u
             }
         }
         Step::WriteThrough(is_on) => overlay.set_write_through(is_on).unwrap(),
-        Step::Read(_) | Step::Reopen => {}
+        Step::Read(_) | Step::Reopen | Step::Seal => {}
     }
 }
 
@@ -194,9 +230,9 @@ proptest! {
     #[test]
     fn overlay_is_a_disk_and_the_base_stays(steps in vec(step(), 1..40)) {
         let bed = Bed::new();
-        let path = bed.directory.path().join("overlay");
+        let mut chain = Chain::new(&bed);
         let before = std::fs::read(bed.base.path()).unwrap();
-        let mut overlay = bed.open(&path).unwrap();
+        let mut overlay = chain.open();
         let mut disk = base_disk();
         for step in &steps {
             match step {
@@ -205,8 +241,9 @@ proptest! {
                 }
                 Step::Reopen => {
                     drop(overlay);
-                    overlay = bed.open(&path).unwrap();
+                    overlay = chain.open();
                 }
+                Step::Seal => overlay = chain.seal(overlay),
                 other => change(&bed, &overlay, other, &mut disk),
             }
         }
@@ -223,10 +260,7 @@ proptest! {
         seed: u64,
     ) {
         let bed = Bed::new();
-        let layout = Layout::of(DISK).unwrap();
-        let base = Arc::new(bed.base.reopen().unwrap());
-        let recorder = Arc::new(Recorder::new(layout.file_len()));
-        let overlay = Overlay::with(Arc::clone(&recorder), Arc::clone(&base), layout).unwrap();
+        let (recorder, overlay) = bed.recorded();
         // After each step: how much was recorded, the disk then, and whether all of it is durable.
         let mut disk = base_disk();
         let mut past = vec![(0, disk.clone(), true)];
@@ -244,7 +278,7 @@ proptest! {
         let possible = &past[flushed..past.len().min(started + 1)];
 
         let left = recorder.crash(cut, seed);
-        let overlay = Overlay::with(Arc::new(left), base, layout).unwrap();
+        let overlay = bed.left(left);
         for (sector, byte) in bed.read(&overlay, Sectors::ALL).into_iter().enumerate() {
             let mut may_be: Vec<u8> = possible.iter().map(|(_, disk, _)| disk[sector]).collect();
             // What a step wrote and wrote over is in no disk of the list.
@@ -262,10 +296,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_with_the_monitor_when_bits_are_written_through(steps in vec(step(), 1..30)) {
         let bed = Bed::new();
-        let layout = Layout::of(DISK).unwrap();
-        let base = Arc::new(bed.base.reopen().unwrap());
-        let recorder = Arc::new(Recorder::new(layout.file_len()));
-        let overlay = Overlay::with(Arc::clone(&recorder), Arc::clone(&base), layout).unwrap();
+        let (recorder, overlay) = bed.recorded();
         overlay.set_write_through(true).unwrap();
         let mut disk = base_disk();
         for step in &steps {
@@ -273,7 +304,7 @@ proptest! {
                 change(&bed, &overlay, step, &mut disk);
             }
         }
-        let copy = Overlay::with(Arc::new(recorder.copy()), base, layout).unwrap();
+        let copy = bed.left(recorder.copy());
         prop_assert_eq!(bed.read(&copy, Sectors::ALL), disk);
     }
 }
@@ -281,10 +312,7 @@ proptest! {
 #[test]
 fn failed_sync_is_never_forgotten() {
     let bed = Bed::new();
-    let layout = Layout::of(DISK).unwrap();
-    let base = Arc::new(bed.base.reopen().unwrap());
-    let recorder = Arc::new(Recorder::new(layout.file_len()));
-    let overlay = Overlay::with(Arc::clone(&recorder), base, layout).unwrap();
+    let (recorder, overlay) = bed.recorded();
     bed.write(&overlay, Sectors { first: 0, count: 8 }, 7);
     recorder.fail_next_sync();
     overlay.flush().unwrap_err();
@@ -296,10 +324,7 @@ fn failed_sync_is_never_forgotten() {
 #[test]
 fn bits_that_found_no_room_are_written_later() {
     let bed = Bed::new();
-    let layout = Layout::of(DISK).unwrap();
-    let base = Arc::new(bed.base.reopen().unwrap());
-    let recorder = Arc::new(Recorder::new(layout.file_len()));
-    let overlay = Overlay::with(Arc::clone(&recorder), base, layout).unwrap();
+    let (recorder, overlay) = bed.recorded();
     overlay.set_write_through(true).unwrap();
     let block = Sectors { first: 8, count: 8 };
     recorder.refuse_bits(true);

@@ -126,6 +126,7 @@ impl Script {
             socket: Some(self.directory.path().join("s")),
             serial: None,
             overlay_path: None,
+            lower_overlay_paths: Vec::new(),
             num_queues: None,
         }
     }

@@ -2,7 +2,8 @@
 
 use vm_config::{BlockEngine, CacheType, DeviceId, Drive, DrivePatch};
 
-use super::super::super::{Block, BlockChange, DiskError, LockWait, SharedRing};
+use super::super::super::backend::Backend;
+use super::super::super::{Block, BlockChange, DiskError, LockWait, Sealing, SharedRing};
 use super::*;
 use crate::testing::{Bench, Buffer, FakeGuest, engines};
 use crate::virtio::transport::Transport;
@@ -29,6 +30,7 @@ fn drive(bed: &Bed, overlay: &str, engine: BlockEngine) -> Drive {
         is_read_only: None,
         path_on_host: Some(bed.base.path().to_owned()),
         overlay_path: Some(bed.directory.path().join(overlay)),
+        lower_overlay_paths: Vec::new(),
         rate_limiter: None,
         io_engine: Some(engine),
         socket: None,
@@ -304,6 +306,8 @@ fn patch_gives_a_new_overlay_and_the_old_one_keeps_its_writes() {
             drive_id: drive.drive_id.clone(),
             path_on_host: None,
             overlay_path: None,
+            lower_overlay_paths: None,
+            seal_overlay: false,
             rate_limiter: None,
         };
         let base_alone = DrivePatch {
@@ -336,6 +340,120 @@ fn patch_gives_a_new_overlay_and_the_old_one_keeps_its_writes() {
     }
 }
 
+/// Seals the drives of `guests` at one instant, as the monitor does it. False when one could not be, and then none is.
+fn seal(guests: &mut [(&mut FakeGuest, Drive)], fresh: &[PathBuf]) -> bool {
+    let mut sealings: Vec<_> = guests
+        .iter()
+        .zip(fresh)
+        .map(|((_, drive), fresh)| Sealing::prepare(drive, fresh).unwrap())
+        .collect();
+    let on_block = |guest: &FakeGuest, work: &mut dyn FnMut(&mut Block)| {
+        let changed = guest.transport.slot().change(|device| {
+            let device: &mut dyn std::any::Any = device;
+            work(device.downcast_mut().unwrap());
+        });
+        changed.unwrap();
+    };
+    for (guest, _) in &*guests {
+        guest.transport.slot().pause();
+    }
+    let mut sealed = 0;
+    for ((guest, _), sealing) in guests.iter().zip(&mut sealings) {
+        on_block(guest, &mut |block| {
+            sealed += usize::from(block.seal(sealing).is_ok());
+        });
+    }
+    let is_done = sealed == guests.len();
+    for ((guest, drive), (sealing, fresh)) in guests.iter_mut().zip(sealings.into_iter().zip(fresh))
+    {
+        let mut sealing = Some(sealing);
+        on_block(guest, &mut |block| {
+            let sealing = sealing.take().unwrap();
+            if is_done {
+                drop(block.restack(sealing));
+            } else {
+                block.unseal(&sealing);
+            }
+        });
+        if is_done {
+            *drive = drive.restacked(fresh.clone());
+        }
+    }
+    for (guest, _) in &*guests {
+        guest.transport.slot().resume();
+    }
+    is_done
+}
+
+/// Writes are in flight when each seal is asked for.
+#[test]
+fn seal_loses_and_doubles_no_write() {
+    let bed = Bed::new();
+    for (cache, features) in [
+        (CacheType::Writeback, FLUSH_FEATURE),
+        (CacheType::Unsafe, 0),
+    ] {
+        for engine in engines() {
+            let name = |n: u64| format!("{engine:?}{cache:?}{n}");
+            let mut drive = Drive {
+                cache_type: cache,
+                ..drive(&bed, &name(0), engine)
+            };
+            let mut guest = FakeGuest::running(Box::new(open(&drive).unwrap()), features);
+            let mut disk = base_disk();
+            for round in 1..10_u64 {
+                let byte = round.to_le_bytes()[0];
+                for n in 0..6 {
+                    let sectors = Sectors {
+                        first: (round * 7 + n * 11) % 90,
+                        count: 5,
+                    };
+                    add(&mut guest, n, WRITE, sectors, byte);
+                    disk[sectors.indices()].fill(byte);
+                }
+                let mut one = [(&mut guest, drive)];
+                let fresh = bed.directory.path().join(name(round));
+                assert!(seal(&mut one, &[fresh]));
+                let [(_, sealed)] = one;
+                drive = sealed;
+                finish(&mut guest, 6);
+                assert_eq!(read_all(&mut guest), disk, "{engine:?} {round}");
+            }
+            drop(guest);
+            let mut guest = FakeGuest::running(Box::new(open(&drive).unwrap()), features);
+            assert_eq!(read_all(&mut guest), disk, "{engine:?}");
+        }
+    }
+}
+
+#[test]
+fn drives_are_sealed_together_or_not_at_all() {
+    let bed = Bed::new();
+    let path = |name: &str| bed.directory.path().join(name);
+    let drives = ["a", "b"].map(|name| drive(&bed, name, BlockEngine::Sync));
+    let [mut a, mut b] = [guest(&drives[0]), guest(&drives[1])];
+    for (byte, guest) in [(1, &mut a), (2, &mut b)] {
+        add(guest, 0, WRITE, Sectors { first: 3, count: 9 }, byte);
+        finish(guest, 1);
+    }
+    // The second is not where it was named.
+    let [first, second] = drives;
+    std::fs::rename(path("b"), path("moved")).unwrap();
+    drop(bed.open(&path("b")).unwrap());
+    let fresh = [path("a1"), path("b1")];
+    let mut guests = [(&mut a, first), (&mut b, second)];
+    assert!(!seal(&mut guests, &fresh));
+    std::fs::rename(path("moved"), path("b")).unwrap();
+    assert!(seal(&mut guests, &fresh));
+    let [(_, first), (_, second)] = guests;
+    for (byte, guest, drive) in [(1, a, first), (2, b, second)] {
+        assert_eq!(drive.lower_overlay_paths.len(), 1);
+        drop(guest);
+        let mut guest = super::device::guest(&drive);
+        assert_eq!(read_all(&mut guest)[3..12], [byte; 9]);
+    }
+}
+
 #[test]
 fn guest_is_told_of_the_overlays_blocks() {
     let bed = Bed::new();
@@ -361,7 +479,24 @@ fn requests_do_not_allocate() {
     let bed = Bed::new();
     for engine in engines() {
         for features in [0, FLUSH_FEATURE] {
-            let drive = drive(&bed, &format!("{engine:?}{features}"), engine);
+            let name = format!("{engine:?}{features}");
+            let mut drive = drive(&bed, &name, engine);
+            // With layers below, each with a block of four; the base has the fourth.
+            for n in 0..3_u64 {
+                let backend = Backend::open(&drive, LockWait::Second).unwrap();
+                let overlay = backend.overlay().unwrap();
+                for block in [n, n + 4, n + 8] {
+                    let sectors = Sectors {
+                        first: block * 8,
+                        count: 8,
+                    };
+                    bed.write(overlay, sectors, 1);
+                }
+                let fresh = bed.directory.path().join(format!("{name}{n}"));
+                let mut sealing = Sealing::prepare(&drive, &fresh).unwrap();
+                sealing.seal(overlay).unwrap();
+                drive = drive.restacked(fresh);
+            }
             let mut bench = Bench::new(&mut open(&drive).unwrap(), features);
             let mut once = |kind: u8, sector: u8, data: Buffer| {
                 let header = [kind, 0, 0, 0, 0, 0, 0, 0, sector, 0];

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::super::file::tests::is_non_blocking;
-use super::super::header::HEADER_LEN;
+use super::super::header::HEADER_PAGE;
 use super::*;
 
 fn overlay_path(bed: &Bed) -> PathBuf {
@@ -59,7 +59,7 @@ fn what_it_does_not_know_stays_as_it_is() {
     for content in [
         &b"x"[..],
         &[0; 512],
-        &[0; HEADER_LEN],
+        &[0; HEADER_PAGE],
         &[0; 1 << 20],
         b"QFI\xfb and what follows",
     ] {
@@ -91,9 +91,9 @@ fn damage_is_refused_by_name() {
     damaged(8, 9);
     assert_refused(&bed, "has version 9 of the format");
     // Blocks are 13; the fourteenth does not exist.
-    damaged(HEADER_LEN + 1, 0x20);
+    damaged(HEADER_PAGE + 1, 0x20);
     assert_refused(&bed, "blocks beyond its end");
-    for len in [HEADER_LEN, HEADER_LEN + 1, good.len() - 1] {
+    for len in [HEADER_PAGE, HEADER_PAGE + 1, good.len() - 1] {
         fs::write(&path, &good[..len]).unwrap();
         assert_refused(&bed, "it was cut or lengthened");
     }
@@ -133,7 +133,7 @@ fn base_that_changed_or_is_another_is_refused_by_name() {
 fn neither_file_is_without_waiting() {
     let bed = Bed::new();
     let overlay = bed.open(&overlay_path(&bed)).unwrap();
-    for file in [overlay.medium(), overlay.base()] {
+    for file in [overlay.medium(), overlay.file_below(Holder::Base)] {
         assert!(!is_non_blocking(file));
     }
 }
@@ -154,8 +154,9 @@ fn while_a_guest_runs_nobody_waits_for_a_lock() {
     let path = overlay_path(&bed);
     let _first = bed.open(&path).unwrap();
     let base = DiskFile::open(bed.base.path(), true).unwrap();
+    let stack = Stack::on(&base, bed.base.path()).unwrap();
     let start = Instant::now();
-    let error = Overlay::open(&path, &base, bed.base.path(), LockWait::None).unwrap_err();
+    let error = Overlay::open(&path, stack, LockWait::None).unwrap_err();
     assert!(start.elapsed() < Duration::from_millis(900), "it waited");
     assert!(error.to_string().contains("in use"), "{error}");
 }
@@ -177,10 +178,10 @@ fn overlay_whose_making_was_cut_off_is_made_anew() {
     let bed = Bed::new();
     let path = overlay_path(&bed);
     drop(bed.open(&path).unwrap());
-    let page: [u8; HEADER_LEN] = fs::read(&path).unwrap()[..HEADER_LEN].try_into().unwrap();
+    let page: [u8; HEADER_PAGE] = fs::read(&path).unwrap()[..HEADER_PAGE].try_into().unwrap();
     let mut header = super::super::header::Header::decode(&page).unwrap();
-    header.is_whole = false;
-    for len in [HEADER_LEN as u64, header.layout.file_len()] {
+    header.state = State::BeingMade;
+    for len in [HEADER_PAGE as u64, header.layout.file_len()] {
         let file = File::create(&path).unwrap();
         file.write_all_at(&header.encode(), 0).unwrap();
         file.set_len(len).unwrap();
@@ -206,7 +207,7 @@ proptest! {
     /// Whatever the first pages say, the file is opened or refused, and what is opened can be read.
     #[test]
     fn hostile_files_do_no_harm(
-        at in 0..2 * HEADER_LEN,
+        at in 0..2 * HEADER_PAGE,
         bytes in vec(any::<u8>(), 1..64),
         len in 0..200_000_u64,
         is_cut: bool,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::super::layout::BITMAP_AT;
 use super::*;
@@ -13,10 +13,13 @@ const PIECE: usize = 512;
 
 pub(super) struct Recorder {
     file: File,
+    /// What was in it when it began.
+    first: Vec<u8>,
     done: Mutex<Vec<Done>>,
     /// What is surely on the disk.
     durable: Mutex<Vec<u8>>,
-    fails_sync: AtomicBool,
+    /// How many syncs succeed before one fails; none does at `usize::MAX`.
+    good_syncs: AtomicUsize,
     refuses_bits: AtomicBool,
 }
 
@@ -26,14 +29,21 @@ enum Done {
 }
 
 impl Recorder {
-    pub(super) fn new(len: u64) -> Self {
+    /// A new file with this header, and all of it on the disk.
+    pub(super) fn holding(header: &Header) -> Self {
         let file = tempfile::tempfile().unwrap();
+        let len = header.layout.file_len();
         file.set_len(len).unwrap();
+        let header = header.encode();
+        file.write_all_at(&header, 0).unwrap();
+        let mut durable = vec![0; usize::try_from(len).unwrap()];
+        durable[..header.len()].copy_from_slice(&header);
         Self {
-            durable: Mutex::new(vec![0; usize::try_from(len).unwrap()]),
+            durable: Mutex::new(durable.clone()),
+            first: durable,
             file,
             done: Mutex::default(),
-            fails_sync: AtomicBool::default(),
+            good_syncs: AtomicUsize::new(usize::MAX),
             refuses_bits: AtomicBool::default(),
         }
     }
@@ -44,7 +54,12 @@ impl Recorder {
     }
 
     pub(super) fn fail_next_sync(&self) {
-        self.fails_sync.store(true, Ordering::Relaxed);
+        self.fail_sync_after(0);
+    }
+
+    /// One sync fails, after so many that do not.
+    pub(super) fn fail_sync_after(&self, good: usize) {
+        self.good_syncs.store(good, Ordering::Relaxed);
     }
 
     pub(super) fn refuse_bits(&self, is_on: bool) {
@@ -80,7 +95,7 @@ impl Recorder {
 
     fn after(&self, cut: usize, mut is_kept: impl FnMut(usize) -> bool) -> File {
         let left = tempfile::tempfile().unwrap();
-        left.set_len(self.file.metadata().unwrap().len()).unwrap();
+        left.write_all_at(&self.first, 0).unwrap();
         for (index, one) in self.done.lock().unwrap()[..cut].iter().enumerate() {
             let Done::Write(at, bytes) = one else {
                 continue;
@@ -113,7 +128,8 @@ impl Medium for Recorder {
     }
 
     fn write_bytes(&self, at: u64, from: &[u8]) -> io::Result<()> {
-        if at < BITMAP_AT + 4096 && self.refuses_bits.load(Ordering::Relaxed) {
+        if (BITMAP_AT..BITMAP_AT + 4096).contains(&at) && self.refuses_bits.load(Ordering::Relaxed)
+        {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.file.write_all_at(from, at)?;
@@ -133,7 +149,12 @@ impl Medium for Recorder {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.fails_sync.swap(false, Ordering::Relaxed) {
+        let good = self.good_syncs.load(Ordering::Relaxed);
+        let left = good.checked_sub(1).unwrap_or(usize::MAX);
+        if good < usize::MAX {
+            self.good_syncs.store(left, Ordering::Relaxed);
+        }
+        if good == 0 {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         let mut bytes = self.durable.lock().unwrap();
