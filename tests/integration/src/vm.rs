@@ -305,6 +305,16 @@ impl TestVm {
             .unwrap_or_else(|| panic!("ended by {status}\n{}", self.report()))
     }
 
+    /// Waits for the end of a monitor that was killed.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn wait_killed(&mut self) {
+        let status = self.monitor.wait().expect("it is our child");
+        self.exit = Some(status);
+        self.console.wait_closed(PATIENCE);
+    }
+
     /// Waits for the end, and for the guest to have said that all is well.
     ///
     /// # Panics
