@@ -22,6 +22,8 @@ pub(crate) enum Invocation {
     Help,
     /// Print the version.
     Version,
+    /// Print a vCPU of this host as a CPU template, with the named or custom one applied.
+    PrintCpuTemplate(Option<String>),
     /// Run a microVM.
     Run(Box<Options>),
 }
@@ -144,6 +146,11 @@ const FLAGS: &[Flag] = &[
     value("api-sock", "Path of the API socket.", Some(DEFAULT_SOCKET)),
     other("boot-timer", false, Support::Refused),
     value("config-file", "JSON file to configure and boot from.", None),
+    value(
+        "cpu-template",
+        "Path or name of the template for --print-cpu-template.",
+        None,
+    ),
     other("describe-snapshot", true, Support::Refused),
     switch(
         "enable-pci",
@@ -191,6 +198,10 @@ const FLAGS: &[Flag] = &[
     ),
     other("no-seccomp", false, Support::Ignored),
     other("parent-cpu-time-us", true, Support::Ignored),
+    switch(
+        "print-cpu-template",
+        "Print a vCPU of this host as a CPU template and exit.",
+    ),
     other("seccomp-filter", true, Support::Refused),
     switch("show-level", "Write the level into each log line."),
     switch(
@@ -247,7 +258,15 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Invocatio
     if arguments.iter().any(|argument| argument == "--version") {
         return Ok(Invocation::Version);
     }
-    options(&collect(arguments)?).map(|options| Invocation::Run(Box::new(options)))
+    let given = collect(arguments)?;
+    let template = given.text("cpu-template").map(str::to_owned);
+    if given.has("print-cpu-template") {
+        return Ok(Invocation::PrintCpuTemplate(template));
+    }
+    if template.is_some() {
+        return Err(CliError::Required("print-cpu-template"));
+    }
+    options(&given).map(|options| Invocation::Run(Box::new(options)))
 }
 
 fn collect(arguments: Vec<String>) -> Result<Given, CliError> {

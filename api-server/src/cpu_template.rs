@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use vm_config::CpuConfig;
+use vm_config::{CpuConfig, Machine};
+
+use crate::error::chain;
 
 /// Far more than a template of a whole processor, which is some 200 KiB.
 const MAX_BYTES: u64 = 4 << 20;
@@ -58,6 +60,25 @@ impl CpuConfigSource {
             }
         }
     }
+}
+
+/// What `--print-cpu-template` prints: all of a vCPU of this host as a template, in JSON. `applied` is the name of a named
+/// template, or the path of one, that the vCPU has.
+pub(crate) fn dump(applied: Option<&str>) -> Result<String, String> {
+    let mut machine = Machine::default();
+    let mut custom = CpuConfig::default();
+    if let Some(text) = applied {
+        match serde_json::from_value(text.into()) {
+            Ok(name) => machine.cpu_template = Some(name),
+            Err(_) => {
+                let source = CpuConfigSource::File(text.into());
+                custom = source.read().map_err(|why| why.to_string())?;
+            }
+        }
+    }
+    let dump = vmm::dump_cpu(&machine, &custom).map_err(|why| chain(&why))?;
+    let text = serde_json::to_string_pretty(&dump).map_err(|why| why.to_string())?;
+    Ok(text + "\n")
 }
 
 impl<'de> Deserialize<'de> for CpuConfigSource {

@@ -41,6 +41,13 @@ fn main() {
         Ok(Invocation::Run(options)) => run(*options),
         Ok(Invocation::Help) => print(&cli::help_text()),
         Ok(Invocation::Version) => print(&cli::version_text()),
+        Ok(Invocation::PrintCpuTemplate(applied)) => match cpu_template::dump(applied.as_deref()) {
+            Ok(template) => print(&template),
+            Err(why) => {
+                eprintln!("Error: {why}");
+                leave(EXIT_GENERIC);
+            }
+        },
         Err(mistake) => {
             logger::install();
             error!("{}", mistake.report());

@@ -11,6 +11,7 @@ mod bus;
 mod configuration;
 mod console;
 pub mod control;
+mod cpu_dump;
 mod event_loop;
 mod exit;
 mod generation;
@@ -32,6 +33,7 @@ mod vm;
 
 pub use attach::AttachError;
 pub use builder::StartError;
+pub use cpu_dump::{CpuDumpError, dump_cpu};
 pub use devices::mmds::Mmds;
 pub use devices::mmds::store::StoreError as MmdsStoreError;
 pub use exit::ExitReason;

@@ -31,6 +31,15 @@ fn metadata_may_be_as_large_as_a_request_unless_said_otherwise() {
 }
 
 #[test]
+fn a_template_is_for_printing_only() {
+    let parse = |line: &str| parse(line.split_whitespace().map(str::to_owned));
+    let printed = parse("--print-cpu-template --cpu-template T2A").unwrap();
+    assert!(matches!(printed, Invocation::PrintCpuTemplate(Some(name)) if name == "T2A"));
+    let refused = parse("--cpu-template T2A").unwrap_err();
+    assert_eq!(refused, CliError::Required("print-cpu-template"));
+}
+
+#[test]
 fn mistakes_are_told_in_the_promised_words() {
     for (line, message) in [
         (

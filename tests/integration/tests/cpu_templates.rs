@@ -191,3 +191,77 @@ fn a_configuration_file_holds_a_template_or_names_its_file() {
         );
     }
 }
+
+/// What the monitor prints, and whether it succeeds.
+fn printed(arguments: &[&str]) -> (bool, String) {
+    let output = std::process::Command::new(integration::monitor())
+        .arg("--print-cpu-template")
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = if output.status.success() {
+        output.stdout
+    } else {
+        output.stderr
+    };
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+/// Leaf 1 ecx of a dump, its bits as text.
+fn leaf_1_ecx(dump: &str) -> String {
+    let dump: Value = serde_json::from_str(dump).unwrap();
+    let entries = dump["cpuid_modifiers"].as_array().unwrap();
+    let leaf_1 = entries.iter().find(|entry| entry["leaf"] == "0x1").unwrap();
+    let registers = leaf_1["modifiers"].as_array().unwrap();
+    let ecx = registers
+        .iter()
+        .find(|register| register["register"] == "ecx");
+    let bits = ecx.unwrap()["bitmap"].as_str().unwrap();
+    bits.strip_prefix("0b").unwrap().to_owned()
+}
+
+#[test]
+fn the_monitor_prints_what_a_guest_finds_and_takes_it_as_a_template() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let cx16 = 31 - CX16.trailing_zeros() as usize;
+    let (is_done, plain) = printed(&[]);
+    assert!(is_done, "{plain}");
+    assert_eq!(leaf_1_ecx(&plain).len(), 32);
+    assert_eq!(&leaf_1_ecx(&plain)[cx16..=cx16], "1");
+
+    let file = folder.path().join("template.json");
+    fs::write(&file, template().to_string()).unwrap();
+    let (is_done, changed) = printed(&["--cpu-template", file.to_str().unwrap()]);
+    assert!(is_done, "{changed}");
+    assert_eq!(&leaf_1_ecx(&changed)[cx16..=cx16], "0");
+
+    fs::write(&file, &changed).unwrap();
+    let config = json!({
+        "boot-source": { "kernel_image_path": guest_kernel("processor"), "boot_args": "leaf=1" },
+        "drives": [],
+        "cpu-config": file,
+    });
+    let machine = folder.path().join("vm.json");
+    fs::write(&machine, config.to_string()).unwrap();
+    let mut vm = TestVm::with_arguments("dump", &["--config-file", machine.to_str().unwrap()]);
+    vm.expect_pass();
+    assert_eq!(seen(&vm, 1)[0][ECX] & CX16, 0);
+}
+
+#[test]
+fn a_template_that_cannot_be_printed_says_why() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("template.json");
+    let entry = json!({ "leaf": "0x12345678", "subleaf": "0x0", "flags": 0, "modifiers": [] });
+    fs::write(&file, json!({ "cpuid_modifiers": [entry] }).to_string()).unwrap();
+    for (applied, expected) in [
+        (
+            file.to_str().unwrap(),
+            "not supported by KVM: Leaf: 12345678, Subleaf: 0",
+        ),
+        ("/nonexistent", "No such file or directory"),
+    ] {
+        let (is_done, why) = printed(&["--cpu-template", applied]);
+        assert!(!is_done && why.contains(expected), "{applied}: {why}");
+    }
+}

@@ -87,6 +87,21 @@ impl Vcpu {
         Ok(found)
     }
 
+    /// Reads those registers that there are.
+    ///
+    /// # Errors
+    /// When KVM fails.
+    pub fn readable_msrs(&self, mut indices: &[u32]) -> Result<Vec<kvm_msr_entry>, KvmError> {
+        let mut found = Vec::new();
+        while !indices.is_empty() {
+            let read = self.msrs(indices)?;
+            // Behind those that were read is one that there is none of.
+            indices = indices.get(read.len() + 1..).unwrap_or_default();
+            found.extend(read);
+        }
+        Ok(found)
+    }
+
     /// Makes the changes of a CPU template, and looks whether KVM made them.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use devices::Registers;
 use kvm_bindings::{
-    CpuId, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_fpu,
-    kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_sregs,
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
+    KVM_SYSTEM_EVENT_SHUTDOWN, kvm_fpu, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_sregs,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
@@ -198,6 +198,16 @@ impl Vcpu {
             .set_fpu(&entry.fpu)
             .map_err(KvmError::call("KVM_SET_FPU"))?;
         Ok(())
+    }
+
+    /// What the CPUID instruction answers, once the boot state is set.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn cpuid(&self) -> Result<CpuId, KvmError> {
+        self.fd
+            .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+            .map_err(KvmError::call("KVM_GET_CPUID2"))
     }
 
     /// Runs the guest until it needs something. Port and memory accesses become accesses to `ports` and `mmio`.

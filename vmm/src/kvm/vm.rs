@@ -97,6 +97,18 @@ impl Host {
             .map_err(KvmError::call("KVM_GET_SUPPORTED_CPUID"))
     }
 
+    /// Model-specific registers that KVM keeps for a vCPU, and those that tell what the processor can do.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn msr_indices(&self) -> Result<Vec<u32>, KvmError> {
+        let kept =
+            (self.kvm.get_msr_index_list()).map_err(KvmError::call("KVM_GET_MSR_INDEX_LIST"))?;
+        let features = (self.kvm.get_msr_feature_index_list())
+            .map_err(KvmError::call("KVM_GET_MSR_FEATURE_INDEX_LIST"))?;
+        Ok([kept.as_slice(), features.as_slice()].concat())
+    }
+
     /// Whether the local APIC timer has the TSC-deadline mode.
     #[must_use]
     pub fn has_tsc_deadline(&self) -> bool {
