@@ -60,16 +60,6 @@ pub struct Drive {
     /// File or block device behind it.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub path_on_host: Option<PathBuf>,
-    /// Copy-on-write layer over `path_on_host`, which nobody writes then: a file with what the guest writes, made if it
-    /// is missing or empty.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub overlay_path: Option<PathBuf>,
-    /// Sealed overlays between `path_on_host` and `overlay_path`, the oldest first, at most 32. Any number of drives share
-    /// them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>, max_items = 32))]
-    pub lower_overlay_paths: Vec<PathBuf>,
     /// Limits on its use.
     pub rate_limiter: Option<RateLimiter>,
     /// I/O engine.
@@ -77,11 +67,22 @@ pub struct Drive {
     /// vhost-user back end, instead of a file.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub socket: Option<PathBuf>,
+    // Ours from here on: whoever gives the fields as an array finds those of the interface first.
+    /// Copy-on-write layer over `path_on_host`, which nobody writes then: a file with what the guest writes, made if it
+    /// is missing or empty.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay_path: Option<PathBuf>,
+    /// Sealed overlays between `path_on_host` and `overlay_path`, the oldest first, at most 32. Any number of drives share
+    /// them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>, max_items = 32))]
+    pub lower_overlay_paths: Vec<PathBuf>,
     /// What the guest reads as the disk's serial number; by default it is made from the file's numbers.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<DriveSerial>,
     /// Queues, 1..=32; one by default. One for each vCPU is best.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
     pub num_queues: Option<u16>,
 }
@@ -124,18 +125,21 @@ pub struct DrivePatch {
     /// File or block device from now on; the same one to have its new length noticed.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub path_on_host: Option<PathBuf>,
+    /// Limits on its use.
+    pub rate_limiter: Option<RateLimiter>,
+    // Ours from here on.
     /// Overlay from now on, over `path_on_host` and `lower_overlay_paths` as they are or as the patch says.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[serde(default)]
     pub overlay_path: Option<PathBuf>,
     /// Sealed overlays below it from now on, the oldest first; goes with `overlay_path`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>, max_items = 32))]
+    #[serde(default)]
     pub lower_overlay_paths: Option<Vec<PathBuf>>,
     /// Seals the overlay that the drive has, whose path goes to the end of `lower_overlay_paths`; `overlay_path` names a
     /// fresh one on top of it. The guest goes on with the same disk.
     #[serde(default)]
     pub seal_overlay: bool,
-    /// Limits on its use.
-    pub rate_limiter: Option<RateLimiter>,
 }
 
 impl Drive {
@@ -206,7 +210,7 @@ pub struct NetworkInterface {
     /// Limits on what the guest sends.
     pub tx_rate_limiter: Option<RateLimiter>,
     /// Pairs of queues, 1..=32; one by default. More need a tap with `multi_queue`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
     pub num_queues: Option<u16>,
     /// Who moves the frames; `Vhost` goes with one pair of queues and without limits.
