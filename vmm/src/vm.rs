@@ -18,6 +18,8 @@ use crate::{ExitReason, Lifecycle};
 /// The process's one microVM.
 pub struct Vm {
     pub(crate) lifecycle: Lifecycle,
+    /// Something was configured before the start.
+    pub(crate) is_configured: bool,
     pub(crate) config: Configuration,
     pub(crate) machine: Option<RunningMachine>,
     pub(crate) event_loop: EventLoop,
@@ -40,6 +42,7 @@ pub fn run(mailbox: Mailbox, transport: DeviceTransport, mmds: Mmds) -> ExitReas
     // Never dropped: the process is about to end, and the kernel takes things apart faster than we could.
     let mut vm = ManuallyDrop::new(Vm {
         lifecycle: Lifecycle::NotStarted,
+        is_configured: false,
         config: Configuration {
             transport,
             mmds: Arc::new(mmds),
@@ -116,6 +119,7 @@ impl Vm {
     /// Checks the state, runs the command, and shows what it changed.
     pub(crate) fn execute<C: Command>(&mut self, command: C) -> Result<C::Reply, CommandError> {
         if C::ALLOWED.contains(&self.lifecycle) {
+            self.is_configured |= C::CONFIGURES;
             let result = command.run(self);
             // One that failed may have changed something too.
             if C::CHANGES {
@@ -139,6 +143,7 @@ pub(crate) mod tests {
         let (_, mailbox) = Mailbox::new().unwrap();
         Vm {
             lifecycle: Lifecycle::NotStarted,
+            is_configured: false,
             config: Configuration::default(),
             machine: None,
             event_loop: EventLoop::new(mailbox.receiver).unwrap(),

@@ -13,6 +13,7 @@ mod memory_hotplug;
 mod mmds;
 mod pmem;
 mod serial;
+mod snapshot;
 mod state;
 pub(crate) mod unsupported;
 mod version;
@@ -85,6 +86,8 @@ endpoints! {
     Put "/actions" actions::put_action;
     Patch "/vm" state::patch_vm;
     Get "/vm/config" state::get_vm_config;
+    Put "/snapshot/create" snapshot::create_snapshot;
+    Put "/snapshot/load" snapshot::load_snapshot;
 }
 
 /// One row of the table.

@@ -18,6 +18,7 @@ mod memory_hotplug;
 mod mmds;
 mod pmem;
 mod serial;
+mod snapshot;
 
 pub use balloon::{
     BalloonConfig, BalloonPatch, BalloonStatistics, BalloonStatisticsPatch, GuestStatistics,
@@ -44,3 +45,7 @@ pub use memory_hotplug::{
 pub use mmds::{MmdsConfig, MmdsConfigError, MmdsVersion};
 pub use pmem::{PmemConfig, PmemPatch};
 pub use serial::SerialConfig;
+pub use snapshot::{
+    LoadedPages, MemoryBackend, MemoryBackendType, MemorySourceError, NetworkOverride,
+    SnapshotCreate, SnapshotLoad, SnapshotType, VsockOverride,
+};

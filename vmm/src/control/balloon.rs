@@ -72,6 +72,7 @@ impl Explain for BalloonUpdateError {
 impl Command for PutBalloon {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         if !is_within(self.0.amount_mib, vm.config.machine.mem_size_mib) {

@@ -14,6 +14,7 @@ pub struct InstanceStart;
 impl Command for PutBootSource {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const CONFIGURES: bool = true;
 
     /// Opens the files, to say early what is missing; they are read at the start.
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {

@@ -13,6 +13,7 @@ pub struct PutConsole(pub ConsoleConfig);
 impl Command for PutConsole {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         let device = Console::open(&self.0)?;

@@ -39,6 +39,7 @@ pub struct PutEntropy(pub Entropy);
 impl Command for PutDrive {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = ANY_STATE;
+    const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         match vm.lifecycle {
@@ -204,6 +205,7 @@ fn refresh(vm: &mut Vm, patch: &DrivePatch) -> Result<(), CommandError> {
 impl Command for PutNetworkInterface {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = ANY_STATE;
+    const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         match vm.lifecycle {
@@ -306,6 +308,7 @@ impl Command for PatchNetworkInterface {
 impl Command for PutVsock {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         let stated = self.0;
@@ -331,6 +334,7 @@ impl Command for PutVsock {
 impl Command for PutEntropy {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         vm.config.entropy = Some(self.0);

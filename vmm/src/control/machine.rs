@@ -16,6 +16,7 @@ pub struct PutCpuConfig(pub CpuConfig);
 impl Command for PutMachine {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const CONFIGURES: bool = true;
 
     /// All but the template is as at first where it is not named.
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
@@ -32,6 +33,7 @@ impl Command for PutMachine {
 impl Command for PatchMachine {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         let patched = vm.config.machine.patched(&self.0);

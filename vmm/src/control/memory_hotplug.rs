@@ -40,6 +40,7 @@ impl Explain for MemoryHotplugUpdateError {
 impl Command for PutMemoryHotplug {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         self.0.check()?;

@@ -87,6 +87,7 @@ impl Command for GetMmds {
 impl Command for PutMmdsConfig {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         let stated = self.0;

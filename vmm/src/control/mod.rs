@@ -16,6 +16,7 @@ mod mmds;
 mod pmem;
 mod sealing;
 mod serial;
+mod snapshot;
 mod state;
 
 use std::io;
@@ -42,6 +43,7 @@ pub use memory_hotplug::{
 pub use mmds::{GetMmds, MmdsConfigError, PatchMmds, PutMmds, PutMmdsConfig};
 pub use pmem::{PatchPmem, PmemConfigError, PutPmem};
 pub use serial::PutSerial;
+pub use snapshot::{CreateSnapshot, LoadSnapshot, SnapshotCreateError, SnapshotLoadError};
 pub use state::{GetLifecycle, Pause, Resume, SendCtrlAltDel, SendPowerButton, VmConfig};
 
 use crate::event_loop::{self, Message, Receiver, Sender};
@@ -56,6 +58,9 @@ pub trait Command: Send + 'static {
     const ALLOWED: &'static [Lifecycle];
     /// Whether it can change what [`Control::state`] shows.
     const CHANGES: bool = true;
+    /// Whether it makes the process that of a new microVM, into which no snapshot can be loaded any more. It does so
+    /// before the start, also when it is refused.
+    const CONFIGURES: bool = false;
     /// Does it. Called on the event loop.
     ///
     /// # Errors

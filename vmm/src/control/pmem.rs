@@ -58,6 +58,7 @@ impl Explain for PmemConfigError {
 impl Command for PutPmem {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = ANY_STATE;
+    const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         match vm.lifecycle {

@@ -62,6 +62,9 @@ codes! {
     NotStarted "not_started": "the microVM must be started for this", "send InstanceStart first";
     AlreadyStarted "already_started": "the microVM must not be started for this", "configure it before InstanceStart, in a new process";
     MicrovmEnded "microvm_ended": "the microVM ended before it answered", "see the log for why it ended, and start a new process";
+    SnapshotWhileRunning "snapshot_while_running": "a microVM that runs cannot be saved", "PATCH /vm to Paused first";
+    SnapshotOfVhostUser "snapshot_of_vhost_user": "another process has the state of a device", "use drives with path_on_host";
+    SnapshotAfterConfiguration "snapshot_after_configuration": "a microVM was configured in this process", "load the snapshot in a new process";
     // The machine and what it boots.
     VcpuCountInvalid "vcpu_count_invalid": "vcpu_count is not one that a machine can have", "use 1 to 32 vCPUs, 1 or an even number with smt";
     MemorySizeInvalid "memory_size_invalid": "mem_size_mib is 0 or not whole pages", "use whole MiB above 0, an even number with huge_pages";

@@ -29,6 +29,8 @@ impl Explain for CommandError {
             Self::BalloonUpdate(inner) | Self::Internal(inner) => return FaultKind::Inner(inner),
             Self::Start(inner) => return FaultKind::Inner(inner),
             Self::Keyboard(inner) => return FaultKind::Inner(inner),
+            Self::SnapshotCreate(inner) => return FaultKind::Inner(inner),
+            Self::SnapshotLoad(inner) => return FaultKind::Inner(inner),
             Self::Logger(_) => FaultCode::LoggerFile,
         })
     }

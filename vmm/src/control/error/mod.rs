@@ -19,6 +19,7 @@ use super::hotplug::REMOVAL_TIMEOUT;
 use super::memory_hotplug::MemoryHotplugUpdateError;
 use super::mmds::MmdsConfigError;
 use super::pmem::PmemConfigError;
+use super::snapshot::{SnapshotCreateError, SnapshotLoadError};
 use crate::attach::AttachError;
 use crate::boot::cmdline::CmdlineError;
 use crate::builder::StartError;
@@ -93,6 +94,12 @@ pub enum CommandError {
     /// `PUT /actions` `SendCtrlAltDel`.
     #[error("Internal VMM error: I8042 error")]
     Keyboard(#[source] KeyboardFull),
+    /// `PUT /snapshot/create`.
+    #[error("Create snapshot error")]
+    SnapshotCreate(#[from] SnapshotCreateError),
+    /// `PUT /snapshot/load`.
+    #[error("Load snapshot error")]
+    SnapshotLoad(#[from] SnapshotLoadError),
     /// `PUT /logger`.
     #[error("Logger error")]
     Logger(#[source] io::Error),
@@ -160,7 +167,9 @@ pub enum DriveError {
     #[error("Attempt to add block as a root device while the root device defined as a pmem device")]
     RootIsPmem,
     /// A guest that runs has its root already.
-    #[error("a root device is given before the start; make is_root_device false")]
+    #[error(
+        "A root block device already exists, or the guest was started without one; make is_root_device false, or state the root before the start"
+    )]
     RootAfterStart,
     /// More than can be described.
     #[error(
