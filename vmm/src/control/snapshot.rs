@@ -61,6 +61,7 @@ impl Explain for SnapshotLoadError {
 impl Command for CreateSnapshot {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = AFTER_START;
+    const CHANGES: bool = false;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         if vm.lifecycle == Lifecycle::Running {
@@ -77,6 +78,7 @@ impl Command for CreateSnapshot {
 impl Command for LoadSnapshot {
     type Reply = ();
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
+    const CHANGES: bool = false;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         Err(if vm.is_configured {
