@@ -275,7 +275,7 @@ impl Limiter {
 }
 
 /// Nanoseconds since the clock's zero.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let elapsed = Instant::now().saturating_duration_since(*START);
     u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -163,8 +163,12 @@ pub(crate) fn attach_devices(
         attached.attach_virtio(id, device, vm, sender, placement.next()?)?;
     }
     for interface in &mut config.network_interfaces {
-        let net = interface.take(Net::open)?;
+        let mut net = interface.take(Net::open)?;
         let id = interface.config.iface_id.clone();
+        let mmds = config.mmds_config.as_ref();
+        if let Some(mmds) = mmds.filter(|mmds| mmds.network_interfaces.contains(&id)) {
+            net.serve_metadata(Arc::clone(&config.mmds), mmds);
+        }
         attached.attach_virtio(id, Box::new(net), vm, sender, placement.next()?)?;
     }
     for (stated, OpenPmem { device, slot }) in config.pmem.iter().zip(memory.pmem) {

@@ -1,19 +1,31 @@
 //! The metadata service: what the host tells a guest, over HTTP at a link-local address.
 //!
 //! ```text
-//!  API --put, patch, get--> Mmds <--requests-- a guest's connections
+//!  API --put, patch, get--> Mmds <--requests-- Stack <--frames--> a network interface
 //! ```
 //!
-//! [`Mmds`] is the process's one service. It holds the data ([`store`]) and knows the tokens it gave out ([`token`]).
+//! [`Mmds`] is the process's one service. It holds the data ([`store`]) and knows the tokens it gave out ([`token`]); `http`
+//! and `answer` are between them and a guest. Each interface with the service has a [`Stack`]: frames ([`packet`]) and
+//! connections.
 
+mod answer;
 mod base64;
+mod connection;
+pub mod http;
+pub mod packet;
+pub mod stack;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod token;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use vm_config::InstanceId;
+
+pub use answer::Rules;
+pub use stack::Stack;
 
 use crate::metrics::MmdsMetrics;
 use store::{Store, StoreError};
@@ -30,7 +42,6 @@ pub struct Mmds {
 
 struct Held {
     store: Store,
-    #[expect(dead_code, reason = "asked by requests")]
     tokens: Authority,
 }
 

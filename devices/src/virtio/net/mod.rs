@@ -7,6 +7,7 @@
 mod control;
 mod features;
 pub mod frame;
+mod metadata;
 mod receive;
 pub mod tap;
 mod taps;
@@ -19,10 +20,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net as bit;
-use vm_config::{NetworkBackend, NetworkInterface, NetworkInterfacePatch};
+use vm_config::{MmdsConfig, NetworkBackend, NetworkInterface, NetworkInterfacePatch};
 use zerocopy::{Immutable, IntoBytes};
 
 use control::Control;
+use metadata::Metadata;
 use receive::Receiver;
 pub use tap::NetError;
 use tap::{MAX_QUEUES, Offloads, Tap};
@@ -34,6 +36,7 @@ use worker::{NetWorker, Pair, Queues};
 use super::{ActivateError, Activation, Changed, Traits, VirtioDevice, Worker};
 use crate::limiter::{Limiter, LimitsAtHome};
 use crate::metrics::{Group, NetMetrics};
+use crate::mmds::{Mmds, Rules};
 
 /// Entries of each queue.
 const QUEUE_SIZE: u16 = 256;
@@ -51,6 +54,8 @@ pub struct Net {
     taps: Arc<[Tap]>,
     /// Moves the frames in our place.
     kernel: Option<Kernel>,
+    /// What the guest can read about itself, if it can on this interface.
+    metadata: Option<Metadata>,
     receive_limits: LimitsAtHome,
     transmit_limits: LimitsAtHome,
     metrics: Arc<NetMetrics>,
@@ -148,6 +153,7 @@ impl Net {
             config,
             taps: taps.into(),
             kernel: None,
+            metadata: None,
             receive_limits: LimitsAtHome::new(interface.rx_rate_limiter),
             transmit_limits: LimitsAtHome::new(interface.tx_rate_limiter),
             metrics: Arc::default(),
@@ -166,6 +172,12 @@ impl Net {
             }
         }
         Changed::Inside(())
+    }
+
+    /// Lets the guest read `mmds` here, as `config` says. With `backend` Vhost nothing of a frame is seen here, and so it
+    /// cannot.
+    pub fn serve_metadata(&mut self, mmds: Arc<Mmds>, config: &MmdsConfig) {
+        self.metadata = Some(Metadata::new(mmds, Rules::of(config), config.address()));
     }
 
     /// What it counts.
@@ -197,7 +209,9 @@ impl Net {
             let receiver = Receiver::new(receive, needed, is_mergeable);
             Pair::new(index, receiver, Transmitter::new(transmit, self.mac))
         };
+        let metadata = self.metadata.as_ref().map(Metadata::branch).transpose();
         Ok(Box::new(NetWorker {
+            metadata: metadata.map_err(refused("a timer for the metadata service"))?,
             pairs: (0..).step_by(2).zip(queues.pairs).map(pair).collect(),
             control: queues.control.map(Control::new),
             unused: queues.unused,
@@ -243,6 +257,9 @@ impl VirtioDevice for Net {
     /// One pair is in use until the next driver says otherwise (virtio 1.2 §5.1.5.1).
     fn reset(&mut self) {
         self.used_pairs.store(1, Ordering::Relaxed);
+        if let Some(metadata) = &self.metadata {
+            metadata.forget();
+        }
     }
 }
 

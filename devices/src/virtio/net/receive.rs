@@ -1,4 +1,4 @@
-//! From the tap to the driver (virtio 1.2 §5.1.6.3, §5.1.6.4).
+//! From the tap, and from the metadata service, to the driver (virtio 1.2 §5.1.6.3, §5.1.6.4).
 //!
 //! Buffers are popped ahead of frames, until the longest frame fits; a frame is then read straight into them,
 //! and those it filled are given back together.
@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::frame::NUM_BUFFERS_AT;
+use super::frame::{HEADER_LEN, NUM_BUFFERS_AT};
+use super::metadata::Branch;
 use super::tap::Tap;
 use crate::limiter::Limiter;
 use crate::metrics::NetMetrics;
@@ -138,6 +139,62 @@ impl Receiver {
         Ok(Turn::More)
     }
 
+    /// Gives the driver what `from` has for it, as far as there is room and `limiter` admits, up to `most` frames.
+    pub(super) fn deliver(
+        &mut self,
+        from: &mut Branch,
+        limiter: &mut Limiter,
+        metrics: &NetMetrics,
+        most: usize,
+    ) -> Result<Turn, QueueError> {
+        if !from.has_frame() || !limiter.opens() {
+            return Ok(Turn::Idle);
+        }
+        // Kicks stay as they are: frames of the tap may wait for one.
+        for _ in 0..most {
+            match self.refill(metrics)? {
+                Room::Enough => {}
+                Room::Lacking if self.queue.enable_kicks()? => continue,
+                Room::Lacking => {
+                    metrics.no_rx_avail_buffer.increment();
+                    return Ok(Turn::Idle);
+                }
+                Room::Refused => continue,
+            }
+            if !from.has_frame() {
+                return Ok(Turn::Idle);
+            }
+            if !limiter.admits(1) {
+                metrics.rx_rate_limiter_throttled.increment();
+                return Ok(Turn::Idle);
+            }
+            let Some(frame) = from.next_frame() else {
+                return Ok(Turn::Idle);
+            };
+            let into = &self.chain.writable;
+            let len = HEADER_LEN + frame.len();
+            if len > into.len() {
+                // As a frame of the tap that is too long. This one is sent again.
+                metrics.rx_fails.increment();
+                from.lost_frame();
+                continue;
+            }
+            // Nothing is left to finish: a header of zeros (virtio 1.2 §5.1.6.4.1).
+            into.copy_from(0, &[0; HEADER_LEN]);
+            into.copy_from(HEADER_LEN, frame);
+            self.count(len, limiter, metrics);
+            self.give_back(len)?;
+        }
+        Ok(Turn::More)
+    }
+
+    /// Counts a frame that the driver gets.
+    fn count(&self, len: usize, limiter: &mut Limiter, metrics: &NetMetrics) {
+        limiter.spend(len as u64);
+        metrics.rx_packets_count.increment();
+        metrics.rx_bytes_count.add(len as u64);
+    }
+
     /// Pops buffers until the longest frame fits.
     fn refill(&mut self, metrics: &NetMetrics) -> Result<Room, QueueError> {
         while self.wants_more() {
@@ -199,9 +256,7 @@ impl Receiver {
             metrics.rx_fails.increment();
             return Ok(true);
         }
-        limiter.spend(len as u64);
-        metrics.rx_packets_count.increment();
-        metrics.rx_bytes_count.add(len as u64);
+        self.count(len, limiter, metrics);
         self.give_back(len)?;
         Ok(true)
     }

@@ -1,8 +1,9 @@
-//! From the driver to the tap (virtio 1.2 §5.1.6.1, §5.1.6.2).
+//! From the driver to the tap (virtio 1.2 §5.1.6.1, §5.1.6.2), or to the metadata service before it.
 
 use std::io;
 
 use super::frame::parse;
+use super::metadata::Branch;
 use super::receive::Turn;
 use super::tap::Tap;
 use crate::limiter::Limiter;
@@ -50,6 +51,7 @@ impl Transmitter {
     pub(super) fn turn(
         &mut self,
         tap: &Tap,
+        mut metadata: Option<&mut Branch>,
         limiter: &mut Limiter,
         metrics: &NetMetrics,
         most: usize,
@@ -64,7 +66,7 @@ impl Transmitter {
                 && let Some(done) = self.queue.pop(&mut self.chain)?
             {
                 // The tap and the timer each are an event when there is room again.
-                if !self.send(tap, limiter, metrics) {
+                if !self.send(tap, metadata.as_deref_mut(), limiter, metrics) {
                     self.queue.put_back(done);
                     return Ok(Turn::Idle);
                 }
@@ -88,7 +90,13 @@ impl Transmitter {
     }
 
     /// Sends the frame in `chain`, or drops it. False when it has to wait, for its rate limit or for the tap.
-    fn send(&mut self, tap: &Tap, limiter: &mut Limiter, metrics: &NetMetrics) -> bool {
+    fn send(
+        &mut self,
+        tap: &Tap,
+        metadata: Option<&mut Branch>,
+        limiter: &mut Limiter,
+        metrics: &NetMetrics,
+    ) -> bool {
         let Ok(frame) = parse(&self.chain.readable) else {
             metrics.tx_malformed_frames.increment();
             metrics.tx_fails.increment();
@@ -98,6 +106,12 @@ impl Transmitter {
         if !limiter.admits(len) {
             metrics.tx_rate_limiter_throttled.increment();
             return false;
+        }
+        if let Some(branch) = metadata
+            && branch.takes(&self.chain.readable)
+        {
+            limiter.spend(len);
+            return true;
         }
         match tap.send(&self.chain.readable) {
             Ok(_) => {

@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::control::Control;
 use super::features::has;
+use super::metadata::Branch;
 use super::receive::{Receiver, Turn};
 use super::taps::Taps;
 use super::transmit::Transmitter;
@@ -26,6 +27,7 @@ pub(super) const KICK: Token = Token(0);
 pub(super) const TAP: Token = Token(1);
 pub(super) const RECEIVE_LIMIT: Token = Token(2);
 pub(super) const TRANSMIT_LIMIT: Token = Token(3);
+pub(super) const METADATA: Token = Token(4);
 
 /// Frames received in one turn by all queues together, refused buffers included.
 const RECEIVE_TURN: usize = 64;
@@ -33,6 +35,8 @@ const RECEIVE_TURN: usize = 64;
 const TRANSMIT_TURN: usize = 128;
 /// What each pair gets of a turn at least.
 const SMALLEST_TURN: usize = 8;
+/// Frames of the metadata service received at a time.
+const METADATA_TURN: usize = 16;
 
 /// A running interface.
 pub(super) struct NetWorker {
@@ -41,6 +45,8 @@ pub(super) struct NetWorker {
     /// Queues that do not exist for this driver.
     pub(super) unused: Vec<Queue>,
     pub(super) taps: Taps,
+    /// The metadata service, if this interface has it.
+    pub(super) metadata: Option<Branch>,
     /// Which pair comes first, so that none is served only after its limits are used up.
     pub(super) first: usize,
     pub(super) receive_limiter: Limiter,
@@ -109,6 +115,7 @@ impl Worker for NetWorker {
         let mut sources = vec![kick, self.taps.source(TAP)];
         sources.extend(self.receive_limiter.source(RECEIVE_LIMIT));
         sources.extend(self.transmit_limiter.source(TRANSMIT_LIMIT));
+        sources.extend(self.metadata.as_ref().map(|branch| branch.source(METADATA)));
         sources
     }
 
@@ -132,6 +139,11 @@ impl Worker for NetWorker {
                 let is_news = self.transmit_limiter.is_shut();
                 metrics.tx_rate_limiter_event_count.add(is_news.into());
             }
+            METADATA => {
+                if let Some(branch) = &mut self.metadata {
+                    branch.on_time();
+                }
+            }
             _ => {
                 metrics.rx_queue_event_count.increment();
                 metrics.tx_queue_event_count.increment();
@@ -147,6 +159,9 @@ impl Worker for NetWorker {
     fn stop(self: Box<Self>) -> Vec<Queue> {
         self.receive_limiter.stop();
         self.transmit_limiter.stop();
+        if let Some(branch) = self.metadata {
+            branch.stop();
+        }
         let pairs = self.pairs.into_iter();
         let queues = pairs.flat_map(|pair| [pair.receiver.stop(), pair.transmitter.stop()]);
         let control = self.control.map(Control::stop);
@@ -157,6 +172,9 @@ impl Worker for NetWorker {
 impl NetWorker {
     fn turn(&mut self) -> Result<(), QueueError> {
         let mut outcome = self.obey()?;
+        if self.metadata.as_mut().is_some_and(Branch::goes_first) {
+            self.deliver()?;
+        }
         // A driver without MQ has one pair, whatever another one used.
         let used = self.taps.used().min(self.pairs.len()).max(1);
         self.first = (self.first + 1) % used;
@@ -165,10 +183,30 @@ impl NetWorker {
                 outcome = Turn::More;
             }
         }
+        if self.metadata.is_some() && self.deliver()? == Turn::More {
+            outcome = Turn::More;
+        }
         if outcome == Turn::More {
             crate::virtio::kick_again(&self.kick);
         }
         Ok(())
+    }
+
+    /// Gives the guest what the metadata service has for it, by the first receive queue.
+    fn deliver(&mut self) -> Result<Turn, QueueError> {
+        let (Some(branch), Some(pair)) = (&mut self.metadata, self.pairs.first_mut()) else {
+            return Ok(Turn::Idle);
+        };
+        let had_frames = branch.has_frame();
+        let limiter = &mut self.receive_limiter;
+        let delivered = pair
+            .receiver
+            .deliver(branch, limiter, &self.metrics, METADATA_TURN)?;
+        branch.set_timer();
+        if had_frames && pair.receiver.needs_interrupt()? {
+            self.interrupt.queue(pair.index);
+        }
+        Ok(delivered)
     }
 
     /// Does what one command asks: the host takes its time to take queues out of use.
@@ -203,9 +241,10 @@ impl NetWorker {
             return Ok(Turn::Idle);
         };
         let limiter = &mut self.transmit_limiter;
+        let metadata = self.metadata.as_mut();
         let sent = pair
             .transmitter
-            .turn(tap, limiter, metrics, share(TRANSMIT_TURN))?;
+            .turn(tap, metadata, limiter, metrics, share(TRANSMIT_TURN))?;
         if pair.transmitter.needs_interrupt()? {
             self.interrupt.queue(pair.index + 1);
         }
