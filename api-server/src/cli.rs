@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use vm_config::{DeviceTransport, InstanceId, InstanceIdError, LogLevel, LoggerConfig};
 
-use crate::version;
+use crate::{EXIT_GENERIC, version};
 
 /// Exit code: an argument is wrong.
 const EXIT_ARGUMENTS: u8 = 153;
@@ -60,6 +60,10 @@ pub(crate) enum CliError {
     Duplicate(&'static str),
     #[error("Argument '{0}' required, but not found.")]
     Required(&'static str),
+    #[error("Argument '{1}' cannot be used together with argument '{0}'.")]
+    Conflict(&'static str, &'static str),
+    #[error("This build has no snapshots, so there is no version of them to tell.")]
+    NoSnapshots,
     #[error("The argument '{0}' is not supported by this build; leave it out.")]
     Unsupported(&'static str),
     #[error("The argument '{name}' needs a whole number, not {value:?}.")]
@@ -75,6 +79,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Level(_) => EXIT_SETTING,
+            Self::NoSnapshots => EXIT_GENERIC,
             _ => EXIT_ARGUMENTS,
         }
     }
@@ -82,7 +87,7 @@ impl CliError {
     /// The line that reports it.
     pub(crate) fn report(&self) -> String {
         match self {
-            Self::Level(_) => self.to_string(),
+            Self::Level(_) | Self::NoSnapshots => self.to_string(),
             _ => format!("Arguments parsing error: {self} \n\nFor more information try --help."),
         }
     }
@@ -101,7 +106,7 @@ enum Support {
 /// One row of the table.
 struct Flag {
     name: &'static str,
-    /// Help text; empty for what this build does not do.
+    /// Help text.
     help: &'static str,
     takes_value: bool,
     default: Option<&'static str>,
@@ -128,13 +133,19 @@ const fn switch(name: &'static str, help: &'static str) -> Flag {
     }
 }
 
-const fn other(name: &'static str, takes_value: bool, support: Support) -> Flag {
+/// A flag without effect.
+const fn ignored(flag: Flag) -> Flag {
     Flag {
-        name,
-        help: "",
-        takes_value,
-        default: None,
-        support,
+        support: Support::Ignored,
+        ..flag
+    }
+}
+
+/// A flag that is refused.
+const fn refused(flag: Flag) -> Flag {
+    Flag {
+        support: Support::Refused,
+        ..flag
     }
 }
 
@@ -144,14 +155,21 @@ const DEFAULT_MAX_PAYLOAD: usize = 51200;
 /// Every flag of the interface, in the order `--help` shows them.
 const FLAGS: &[Flag] = &[
     value("api-sock", "Path of the API socket.", Some(DEFAULT_SOCKET)),
-    other("boot-timer", false, Support::Refused),
+    refused(switch(
+        "boot-timer",
+        "Log how long the guest took to boot; not in this build.",
+    )),
     value("config-file", "JSON file to configure and boot from.", None),
     value(
         "cpu-template",
         "Path or name of the template for --print-cpu-template.",
         None,
     ),
-    other("describe-snapshot", true, Support::Refused),
+    value(
+        "describe-snapshot",
+        "Print the version of a snapshot file and exit; this build has no snapshots.",
+        None,
+    ),
     switch(
         "enable-pci",
         "Put virtio devices on a PCI bus instead of MMIO.",
@@ -181,7 +199,11 @@ const FLAGS: &[Flag] = &[
         "JSON file with what the guest can read over MMDS.",
         None,
     ),
-    other("metrics-path", true, Support::Refused),
+    refused(value(
+        "metrics-path",
+        "File or FIFO for the metrics; not in this build.",
+        None,
+    )),
     value(
         "mmds-size-limit",
         "Largest MMDS data store in bytes of JSON; that of a request body if absent.",
@@ -196,21 +218,43 @@ const FLAGS: &[Flag] = &[
         "no-api",
         "Do not listen for API requests; needs --config-file.",
     ),
-    other("no-seccomp", false, Support::Ignored),
-    other("parent-cpu-time-us", true, Support::Ignored),
+    ignored(switch(
+        "no-seccomp",
+        "Run without seccomp filters; this build has none.",
+    )),
+    ignored(value(
+        "parent-cpu-time-us",
+        "CPU time of the jailer in microseconds; the jailer says it.",
+        None,
+    )),
     switch(
         "print-cpu-template",
         "Print a vCPU of this host as a CPU template and exit.",
     ),
-    other("seccomp-filter", true, Support::Refused),
+    refused(value(
+        "seccomp-filter",
+        "Seccomp filter to use; not in this build.",
+        None,
+    )),
     switch("show-level", "Write the level into each log line."),
     switch(
         "show-log-origin",
         "Write the source file and line into each log line.",
     ),
-    other("snapshot-version", false, Support::Refused),
-    other("start-time-cpu-us", true, Support::Ignored),
-    other("start-time-us", true, Support::Ignored),
+    switch(
+        "snapshot-version",
+        "Print the version of snapshots and exit; this build has none.",
+    ),
+    ignored(value(
+        "start-time-cpu-us",
+        "CPU time at the start in microseconds; the jailer says it.",
+        None,
+    )),
+    ignored(value(
+        "start-time-us",
+        "Time of the start in microseconds; the jailer says it.",
+        None,
+    )),
     switch("version", "Print the version and exit."),
 ];
 
@@ -266,6 +310,9 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Invocatio
     if template.is_some() {
         return Err(CliError::Required("print-cpu-template"));
     }
+    if given.has("snapshot-version") || given.has("describe-snapshot") {
+        return Err(CliError::NoSnapshots);
+    }
     options(&given).map(|options| Invocation::Run(Box::new(options)))
 }
 
@@ -283,7 +330,8 @@ fn collect(arguments: Vec<String>) -> Result<Given, CliError> {
             return Err(CliError::Duplicate(flag.name));
         }
         let value = if flag.takes_value {
-            let value = rest.next().filter(|value| !value.starts_with("--"));
+            let value = rest.next();
+            let value = value.filter(|value| !value.is_empty() && !value.starts_with("--"));
             value.ok_or(CliError::MissingValue(flag.name))?
         } else {
             String::new()
@@ -294,12 +342,18 @@ fn collect(arguments: Vec<String>) -> Result<Given, CliError> {
 }
 
 fn options(given: &Given) -> Result<Options, CliError> {
+    if given.has("seccomp-filter") && given.has("no-seccomp") {
+        return Err(CliError::Conflict("seccomp-filter", "no-seccomp"));
+    }
     let refused = given
         .0
         .iter()
         .find(|(flag, _)| flag.support == Support::Refused);
     if let Some((flag, _)) = refused {
         return Err(CliError::Unsupported(flag.name));
+    }
+    for time in ["start-time-us", "start-time-cpu-us", "parent-cpu-time-us"] {
+        given.number(time)?;
     }
     let config_file = given.path("config-file");
     let is_silent = given.has("no-api");
@@ -358,7 +412,7 @@ pub(crate) fn version_text() -> String {
 pub(crate) fn help_text() -> String {
     let mut text = version_text();
     text.push_str("\noptional arguments:\n");
-    for flag in FLAGS.iter().filter(|flag| flag.support == Support::Full) {
+    for flag in FLAGS {
         let mut usage = format!("--{}", flag.name);
         if flag.takes_value {
             let _ = write!(usage, " <{}>", flag.name);

@@ -85,6 +85,9 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     if let Some(vsock) = file.vsock {
         queue(control, PutVsock(vsock));
     }
+    if let Some(balloon) = file.balloon {
+        queue(control, PutBalloon(balloon));
+    }
     if let Some(mmds) = file.mmds_config {
         queue(control, PutMmdsConfig(mmds));
     }
@@ -99,9 +102,6 @@ pub(crate) fn apply(path: &Path, control: &Control) {
     }
     if let Some(hotplug) = file.memory_hotplug {
         queue(control, PutMemoryHotplug(hotplug));
-    }
-    if let Some(balloon) = file.balloon {
-        queue(control, PutBalloon(balloon));
     }
     if let Some(serial) = file.serial {
         queue(control, PutSerial(serial));

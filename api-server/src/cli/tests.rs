@@ -71,6 +71,10 @@ fn mistakes_are_told_in_the_promised_words() {
             "Argument 'config-file' required, but not found.",
         ),
         (
+            "--no-seccomp --seccomp-filter f",
+            "Argument 'no-seccomp' cannot be used together with argument 'seccomp-filter'.",
+        ),
+        (
             "--boot-timer",
             "The argument 'boot-timer' is not supported by this build; leave it out.",
         ),
@@ -89,6 +93,13 @@ fn wrong_values_have_their_exit_codes() {
         ("--level loud", 152),
         ("--id a_b", 153),
         ("--http-api-max-payload-size many", 153),
+        ("--mmds-size-limit -1", 153),
+        ("--start-time-us abc", 153),
+        ("--start-time-cpu-us 1.5", 153),
+        ("--parent-cpu-time-us 18446744073709551616", 153),
+        ("--seccomp-filter f", 153),
+        ("--snapshot-version", 1),
+        ("--describe-snapshot f", 1),
     ] {
         assert_eq!(run(line).unwrap_err().exit_code(), code, "{line}");
     }
@@ -125,4 +136,29 @@ fn version_starts_with_the_line_clients_look_for() {
 fn pci_is_off_unless_it_is_enabled() {
     assert_eq!(run("").unwrap().transport, DeviceTransport::Mmio);
     assert_eq!(run("--enable-pci").unwrap().transport, DeviceTransport::Pci);
+}
+
+#[test]
+fn an_empty_value_is_none() {
+    for flag in FLAGS.iter().filter(|flag| flag.takes_value) {
+        let arguments = [format!("--{}", flag.name), String::new()];
+        let mistake = parse(arguments.into_iter()).unwrap_err();
+        assert_eq!(mistake, CliError::MissingValue(flag.name));
+    }
+}
+
+#[test]
+fn help_shows_every_flag_in_order_with_its_default() {
+    let help = help_text();
+    let (_, flags) = help.split_once("\n\noptional arguments:\n").unwrap();
+    let names: Vec<&str> = flags
+        .lines()
+        .map(|line| line.strip_prefix("  --").unwrap())
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    assert!(names.is_sorted(), "{names:?}");
+    assert_eq!(names.len(), FLAGS.len());
+    let socket = "  --api-sock <api-sock>";
+    let line = flags.lines().find(|line| line.starts_with(socket)).unwrap();
+    assert!(line.ends_with("[default: \"/run/firecracker.socket\"]"));
 }

@@ -36,7 +36,7 @@ pub(super) struct VmPatch {
     state: VmState,
 }
 
-/// What is not configured in this build.
+/// What is never told.
 type Unset = Option<()>;
 
 /// All that was configured, in the order clients have always seen.
@@ -50,13 +50,16 @@ pub(super) struct FullConfig {
     drives: Vec<Drive>,
     /// What it boots.
     boot_source: BootSource,
-    #[cfg_attr(feature = "openapi", schema(ignore))]
+    /// Always null: a custom template is not told.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     cpu_config: Unset,
-    #[cfg_attr(feature = "openapi", schema(ignore))]
+    /// Always null: the logger is not told.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     logger: Unset,
     /// vCPUs and memory.
     machine_config: Machine,
-    #[cfg_attr(feature = "openapi", schema(ignore))]
+    /// Always null: the metrics are not told.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     metrics: Unset,
     /// How the guest reaches its metadata.
     mmds_config: Option<MmdsConfig>,
