@@ -73,6 +73,86 @@ fn a_machine_boots_from_a_file_and_again_from_what_the_api_says_of_it() {
 }
 
 #[test]
+fn every_device_that_the_api_configured_comes_back_from_what_it_says() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["disk", "base"] {
+        fs::write(path(name), [0; 4096]).unwrap();
+    }
+    let tap = Tap::new();
+    let bucket = json!({ "size": 1000, "refill_time": 100, "one_time_burst": 5 });
+    let limiter = json!({ "bandwidth": bucket, "ops": { "size": 9, "refill_time": 1 } });
+    let mut first = TestVm::new("stated");
+    for (place, body) in [
+        (
+            "/machine-config",
+            json!({ "vcpu_count": 2, "mem_size_mib": 96, "smt": true }),
+        ),
+        (
+            "/boot-source",
+            json!({ "kernel_image_path": guest_kernel("halt"), "boot_args": "a=b" }),
+        ),
+        (
+            "/drives/root",
+            json!({
+                "drive_id": "root", "path_on_host": path("disk"), "is_root_device": true,
+                "partuuid": "0eaa91a0-01", "cache_type": "Writeback", "rate_limiter": limiter,
+                "num_queues": 2, "serial": "S1",
+            }),
+        ),
+        (
+            "/drives/layered",
+            json!({
+                "drive_id": "layered", "path_on_host": path("base"), "is_root_device": false,
+                "overlay_path": path("overlay"),
+            }),
+        ),
+        (
+            "/network-interfaces/eth0",
+            json!({
+                "iface_id": "eth0", "host_dev_name": tap.name(), "guest_mac": "06:00:00:00:00:09",
+                "mtu": 1400, "tx_rate_limiter": limiter,
+            }),
+        ),
+        (
+            "/mmds/config",
+            json!({ "network_interfaces": ["eth0"], "version": "V2" }),
+        ),
+        (
+            "/vsock",
+            json!({ "guest_cid": 7, "uds_path": path("vsock") }),
+        ),
+        ("/entropy", json!({ "rate_limiter": limiter })),
+        (
+            "/balloon",
+            json!({ "amount_mib": 1, "deflate_on_oom": true, "free_page_hinting": true }),
+        ),
+        (
+            "/pmem/p",
+            json!({ "id": "p", "path_on_host": path("disk"), "read_only": true }),
+        ),
+        (
+            "/hotplug/memory",
+            json!({ "total_size_mib": 256, "block_size_mib": 4 }),
+        ),
+        ("/console", json!({ "output_path": path("console") })),
+    ] {
+        first.put(place, &body);
+    }
+    let stated = config_of(&mut first);
+    first.put("/actions", &json!({ "action_type": "InstanceStart" }));
+    first.wait_for("sleeping");
+    assert_eq!(config_of(&mut first).to_string(), stated.to_string());
+    drop(first);
+    fs::remove_file(path("vsock")).unwrap();
+
+    let file = write(folder.path(), &stated);
+    let mut second = start("restated", &file);
+    second.wait_for("sleeping");
+    assert_eq!(config_of(&mut second).to_string(), stated.to_string());
+}
+
+#[test]
 fn a_machine_boots_without_an_api() {
     let folder = TempDir::new().unwrap();
     let tap = Tap::new();
@@ -156,5 +236,84 @@ fn a_file_that_describes_no_machine_ends_with_1_and_a_message() {
             assert!(log.contains(message), "{text}: {log}");
             assert!(!folder.path().join("api.sock").exists());
         }
+    }
+}
+
+#[test]
+fn of_several_mistakes_the_one_that_is_applied_first_is_told() {
+    let folder = TempDir::new().unwrap();
+    let disk = folder.path().join("disk");
+    fs::write(&disk, [0; 512]).unwrap();
+    let drive = |id: &str, path: &Path| json!({ "drive_id": id, "path_on_host": path, "is_root_device": true });
+    let good = json!({
+        "boot-source": { "kernel_image_path": guest_kernel("halt") },
+        "drives": [drive("a", &disk)],
+    });
+    // In the order in which the parts are applied.
+    let mistakes = [
+        (
+            "logger",
+            json!({ "log_path": "/no/such/log" }),
+            "Logger error: Failed to open target",
+        ),
+        (
+            "machine-config",
+            json!({ "vcpu_count": 0, "mem_size_mib": 9 }),
+            "Machine config error: ",
+        ),
+        (
+            "boot-source",
+            json!({ "kernel_image_path": "/none" }),
+            "Boot source error: ",
+        ),
+        (
+            "drives",
+            json!([drive("a", &disk), drive("b", &disk)]),
+            "Drive config error: ",
+        ),
+        (
+            "network-interfaces",
+            json!([{ "iface_id": "n", "host_dev_name": "lo" }]),
+            "Network config error: ",
+        ),
+        (
+            "vsock",
+            json!({ "guest_cid": 3, "uds_path": "/no/such/v" }),
+            "Vsock config error: ",
+        ),
+        (
+            "balloon",
+            json!({ "amount_mib": 999, "deflate_on_oom": true }),
+            "Balloon config error: ",
+        ),
+        (
+            "mmds-config",
+            json!({ "network_interfaces": [], "version": "V2" }),
+            "MMMDS config error: ",
+        ),
+        (
+            "pmem",
+            json!([{ "id": "p", "path_on_host": disk, "root_device": true }]),
+            "Pmem config error: ",
+        ),
+        (
+            "memory-hotplug",
+            json!({ "total_size_mib": 1 }),
+            "Memory hotplug config error: ",
+        ),
+    ];
+    for first in 0..mistakes.len() {
+        let mut config = good.clone();
+        for (key, value, _) in &mistakes[first..] {
+            config[key] = value.clone();
+        }
+        let file = write(folder.path(), &config);
+        let mut program = Command::new(monitor());
+        program.args(["--no-api", "--config-file"]).arg(&file);
+        let output = program.stdin(Stdio::null()).output().unwrap();
+        let log = String::from_utf8(output.stdout).unwrap();
+        let expected = format!("Failed to build MicroVM from Json: {}", mistakes[first].2);
+        assert!(log.contains(&expected), "{expected}\n{log}");
+        assert_eq!(output.status.code(), Some(1));
     }
 }
