@@ -39,11 +39,19 @@ pub(crate) enum Message {
     /// A driver started a device.
     StartWorker(WorkerId, Box<dyn Worker>),
     /// A driver resets a device and waits for its queues.
-    StopWorker(WorkerId, mpsc::SyncSender<Vec<Queue>>),
+    StopWorker(WorkerId, mpsc::SyncSender<TakenOff>),
     /// A vCPU stands still, as asked.
     Parked,
     /// The machine is over.
     Ended(ExitReason),
+}
+
+/// A worker that left the loop.
+pub(crate) enum TakenOff {
+    /// It is stopped; none if it did not run.
+    Queues(Vec<Queue>),
+    /// Whoever asked stops it, and may have to wait.
+    Worker(Box<dyn Worker>),
 }
 
 /// The sending end, shared by all threads that talk to the loop.
@@ -89,10 +97,14 @@ impl WorkerLoop for Sender {
     }
 
     fn stop(&self, id: WorkerId) -> Vec<Queue> {
-        let (reply, queues) = mpsc::sync_channel(1);
+        let (reply, taken) = mpsc::sync_channel(1);
         self.send(Message::StopWorker(id, reply));
-        // The other end is dropped unused when the process is about to end.
-        queues.recv().unwrap_or_default()
+        match taken.recv() {
+            Ok(TakenOff::Queues(queues)) => queues,
+            Ok(TakenOff::Worker(worker)) => worker.stop(),
+            // The other end is dropped unused when the process is about to end.
+            Err(mpsc::RecvError) => Vec::new(),
+        }
     }
 }
 
@@ -230,8 +242,12 @@ impl EventLoop {
         match message {
             Message::StartWorker(id, worker) => self.start(id, worker),
             Message::StopWorker(id, reply) => {
+                let taken = match self.take_off(id) {
+                    Some(worker) if worker.waits_for_others() => TakenOff::Worker(worker),
+                    worker => TakenOff::Queues(worker.map_or_else(Vec::new, |it| it.stop())),
+                };
                 // The vCPU that asked is gone when the process is about to end.
-                let _ = reply.send(self.stop(id));
+                let _ = reply.send(taken);
             }
             other => return Some(other),
         }
@@ -276,12 +292,15 @@ impl EventLoop {
 
     /// Takes a worker off the loop; its queues, or none if it does not run.
     pub(crate) fn stop(&mut self, id: WorkerId) -> Vec<Queue> {
-        let Some(subscriber) = self.running.remove(&id) else {
-            return Vec::new();
-        };
+        let worker = self.take_off(id);
+        worker.map_or_else(Vec::new, |worker| worker.stop())
+    }
+
+    fn take_off(&mut self, id: WorkerId) -> Option<Box<dyn Worker>> {
+        let subscriber = self.running.remove(&id)?;
         match self.events.remove_subscriber(subscriber) {
-            Ok(Subscriber::Worker(host)) => host.worker.stop(),
-            Ok(Subscriber::Wake(_)) | Err(_) => Vec::new(),
+            Ok(Subscriber::Worker(host)) => Some(host.worker),
+            Ok(Subscriber::Wake(_)) | Err(_) => None,
         }
     }
 }
@@ -364,6 +383,40 @@ mod tests {
         sender.send(Message::Parked);
         assert!(matches!(event_loop.next(), Ok(Message::Parked)));
         assert!(turns.load(Ordering::Relaxed) >= 10);
+    }
+
+    /// Stops when somebody else says so.
+    struct Waiting;
+
+    impl Worker for Waiting {
+        fn sources(&self) -> Vec<Source> {
+            Vec::new()
+        }
+
+        fn on_event(&mut self, _token: Token) -> Result<(), QueueError> {
+            Ok(())
+        }
+
+        fn stop(self: Box<Self>) -> Vec<Queue> {
+            panic!("the loop waits for somebody else");
+        }
+
+        fn waits_for_others(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn who_resets_a_device_of_another_process_does_the_waiting() {
+        let (sender, receiver) = channel().unwrap();
+        let mut event_loop = EventLoop::new(receiver).unwrap();
+        event_loop.start(WorkerId(0), Box::new(Waiting));
+        let (reply, taken) = mpsc::sync_channel(1);
+        sender.send(Message::StopWorker(WorkerId(0), reply));
+        sender.send(Message::Parked);
+        assert!(matches!(event_loop.next(), Ok(Message::Parked)));
+        assert!(matches!(taken.recv(), Ok(TakenOff::Worker(_))));
+        assert!(event_loop.running.is_empty());
     }
 
     /// Its source is no descriptor.

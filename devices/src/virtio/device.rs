@@ -115,6 +115,11 @@ pub trait Worker: Send {
     fn on_event(&mut self, token: Token) -> Result<(), QueueError>;
     /// Drains what is in flight, returns the queues: for pause, reset and snapshot.
     fn stop(self: Box<Self>) -> Vec<Queue>;
+    /// Whether stopping waits for another process, which may be silent. Then a vCPU that resets the device does the
+    /// waiting, and the loop goes on.
+    fn waits_for_others(&self) -> bool {
+        false
+    }
 }
 
 /// A worker's place on the loop; each transport gets one for life.

@@ -40,6 +40,7 @@ pub use vhost_user::VhostUserBlock;
 use worker::BlockWorker;
 use zerocopy::IntoBytes;
 
+use super::vhost_user::{PATIENCE, SHORT_PATIENCE};
 use super::{ActivateError, Activation, Changed, Traits, VirtioDevice, Worker};
 use crate::limiter::{Limiter, LimitsAtHome};
 use crate::metrics::{BlockMetrics, Group};
@@ -64,7 +65,13 @@ pub fn open(
 ) -> Result<Box<dyn VirtioDevice>, DiskError> {
     Ok(match drive.socket {
         None => Box::new(Block::open(drive, ring, wait)?),
-        Some(_) => Box::new(VhostUserBlock::connect(drive)?),
+        Some(_) => {
+            let patience = match wait {
+                LockWait::Second => PATIENCE,
+                LockWait::None => SHORT_PATIENCE,
+            };
+            Box::new(VhostUserBlock::connect(drive, patience)?)
+        }
     })
 }
 

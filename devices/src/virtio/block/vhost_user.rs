@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -22,11 +22,14 @@ use crate::metrics::{Group, VhostUserBlockMetrics};
 use crate::sys::event::lend;
 use crate::sys::poll::is_writable;
 use crate::virtio::queue::Queue;
-use crate::virtio::vhost_user::{BackEnd, CONFIG_LEN, Ring, VhostUserError};
+use crate::virtio::vhost_user::{BackEnd, CONFIG_LEN, Ring, SHORT_PATIENCE, VhostUserError};
 use crate::virtio::{
     ActivateError, Activation, Changed, Interrupt, QueueError, Source, Token, Traits, VirtioDevice,
     Worker,
 };
+
+/// What a back end cannot do without.
+const NEEDED: (u64, &str) = (1 << VIRTIO_F_VERSION_1, "VIRTIO_F_VERSION_1");
 
 const CALL: Token = Token(0);
 const SOCKET: Token = Token(1);
@@ -59,7 +62,7 @@ impl VhostUserBlock {
     ///
     /// # Errors
     /// [`DiskError`] says what is wrong with the drive or its back end, and what to do.
-    pub fn connect(drive: &Drive) -> Result<Self, DiskError> {
+    pub fn connect(drive: &Drive, patience: Duration) -> Result<Self, DiskError> {
         let path = drive.socket.clone().ok_or(DiskError::NoBackend)?;
         let is_decided = [
             (drive.path_on_host.is_some(), "`path_on_host`"),
@@ -77,9 +80,8 @@ impl VhostUserBlock {
         if let Some((_, field)) = is_decided.into_iter().find(|(is_stated, _)| *is_stated) {
             return Err(DiskError::NotWithSocket(field));
         }
-        let version_1 = (1 << VIRTIO_F_VERSION_1, "VIRTIO_F_VERSION_1");
         let start = Instant::now();
-        let (mut back_end, offered) = BackEnd::connect(&path, version_1)?;
+        let (mut back_end, offered) = BackEnd::connect(&path, NEEDED, patience)?;
         let config = back_end.config()?;
         let metrics = Arc::<VhostUserBlockMetrics>::default();
         metrics.init_time_us.set_us(start.elapsed());
@@ -110,6 +112,18 @@ impl VhostUserBlock {
                 Changed::Inside(Err(error))
             }
         }
+    }
+
+    /// Looks for a back end where one went. The driver starts anew, so there is nothing that the new one would have to
+    /// know; it must offer what the driver was told.
+    fn reconnect(&mut self) -> Result<(), VhostUserError> {
+        let (mut back_end, offered) = BackEnd::connect(&self.path, NEEDED, SHORT_PATIENCE)?;
+        if offered & self.features != self.features {
+            return Err(VhostUserError::Lacks("all features of the one before"));
+        }
+        self.config = back_end.config()?;
+        *self.back_end.lock() = back_end;
+        Ok(())
     }
 
     /// What it counts.
@@ -201,8 +215,13 @@ impl VirtioDevice for VhostUserBlock {
         }
     }
 
+    /// A driver that gives up a lost disk and starts anew gets a new back end, if there is one.
     fn reset(&mut self) {
         self.has_run = false;
+        let is_gone = self.back_end.lock().is_gone();
+        if is_gone && self.reconnect().is_ok() {
+            tracing::info!("drive with socket {}: connected anew", self.path.display());
+        }
     }
 }
 
@@ -272,6 +291,10 @@ impl Worker for VhostUserWorker {
             }
         }
         vec![self.queue]
+    }
+
+    fn waits_for_others(&self) -> bool {
+        true
     }
 }
 

@@ -438,6 +438,10 @@ impl Worker for Watched {
     fn stop(self: Box<Self>) -> Vec<Queue> {
         self.worker.stop()
     }
+
+    fn waits_for_others(&self) -> bool {
+        self.worker.waits_for_others()
+    }
 }
 
 /// Queues as they are at reset: of the greatest size, and not ready.

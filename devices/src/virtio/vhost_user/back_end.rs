@@ -2,13 +2,14 @@
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::VhostUserError;
-use super::connection::Connection;
+use super::connection::{Connection, PATIENCE, SHORT_PATIENCE};
 use super::message::{
     CONFIG, ConfigRange, GET_CONFIG, GET_FEATURES, GET_PROTOCOL_FEATURES, GET_VRING_BASE,
     MAX_REGIONS, PROTOCOL_FEATURES, REPLY_ACK, Region, Regions, RingAddresses, RingState,
@@ -56,11 +57,16 @@ impl BackEnd {
     ///
     /// # Errors
     /// When there is none, it does not answer in time, or lacks something `needed`.
-    pub(crate) fn connect(path: &Path, needed: Needed) -> Result<(Self, u64), VhostUserError> {
-        let mut connection = Connection::open(path).map_err(|error| VhostUserError::Connect {
-            path: path.to_owned(),
-            error,
-        })?;
+    pub(crate) fn connect(
+        path: &Path,
+        needed: Needed,
+        patience: Duration,
+    ) -> Result<(Self, u64), VhostUserError> {
+        let mut connection =
+            Connection::open(path, patience).map_err(|error| VhostUserError::Connect {
+                path: path.to_owned(),
+                error,
+            })?;
         connection.tell(SET_OWNER, &[], &[])?;
         let features: u64 = connection.ask(GET_FEATURES, &[])?;
         let (bit, name) = needed;
@@ -99,7 +105,7 @@ impl BackEnd {
             range,
             bytes: [0; CONFIG_LEN],
         };
-        self.hold(|back_end| {
+        self.hold(SHORT_PATIENCE, |back_end| {
             let answer: Config = back_end.ask(GET_CONFIG, question.as_bytes())?;
             let is_whole = (answer.range.offset, answer.range.size) == (range.offset, range.size);
             let bytes = is_whole.then_some(answer.bytes);
@@ -118,7 +124,7 @@ impl BackEnd {
         ring: &Ring<'_>,
     ) -> Result<(), VhostUserError> {
         let addresses = addresses(memory, &ring.state)?;
-        self.hold(|back_end| {
+        self.hold(PATIENCE, |back_end| {
             let features = features | PROTOCOL_FEATURES;
             back_end.tell(SET_FEATURES, features.as_bytes(), &[])?;
             share(back_end, memory)?;
@@ -148,7 +154,7 @@ impl BackEnd {
             index: RING,
             number: 0,
         };
-        self.hold(|back_end| {
+        self.hold(PATIENCE, |back_end| {
             let base: RingState = back_end.ask(GET_VRING_BASE, state.as_bytes())?;
             let next = u16::try_from(base.number)
                 .ok()
@@ -162,12 +168,17 @@ impl BackEnd {
     /// # Errors
     /// When it is not, or says what nobody asked for.
     pub(crate) fn look(&mut self) -> Result<(), VhostUserError> {
-        self.hold(|back_end| {
+        self.hold(SHORT_PATIENCE, |back_end| {
             if back_end.is_over() {
                 return Err(VhostUserError::Closed("no request"));
             }
             Ok(())
         })
+    }
+
+    /// It failed once, so nothing more is said to it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.connection.is_none()
     }
 
     /// What to watch for its end.
@@ -179,10 +190,11 @@ impl BackEnd {
     /// Does `exchange`; a back end that fails in it is left.
     fn hold<R>(
         &mut self,
+        patience: Duration,
         exchange: impl FnOnce(&mut Connection) -> Result<R, VhostUserError>,
     ) -> Result<R, VhostUserError> {
         let mut connection = self.connection.take().ok_or(VhostUserError::Ended)?;
-        connection.begin();
+        connection.begin(patience);
         let result = exchange(&mut connection)?;
         self.connection = Some(connection);
         Ok(result)

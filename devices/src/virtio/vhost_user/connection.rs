@@ -1,4 +1,4 @@
-//! The socket to a back end: requests, each over within [`PATIENCE`] of the first of its kind. Knows no queue.
+//! The socket to a back end: requests, which are over when the patience with them ends. Knows no queue.
 
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::mem::MaybeUninit;
@@ -20,18 +20,22 @@ use super::message::{Ack, Code, Header, MAX_REGIONS};
 /// How long a back end may take for all that is asked of it in a row.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same for what needs no work of it, while a guest runs and the event loop waits.
+pub const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A back end that answers so far.
 pub(super) struct Connection {
     socket: UnixStream,
     /// It acknowledges requests that have no answer of their own.
     has_ack: bool,
-    /// When its patience ends.
+    /// What it may take, and when that is over.
+    patience: Duration,
     deadline: Instant,
 }
 
 impl Connection {
     /// Connects to `path`. Does not wait for a back end that accepts nobody.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, patience: Duration) -> io::Result<Self> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -39,7 +43,8 @@ impl Connection {
         Ok(Self {
             socket: socket.into(),
             has_ack: false,
-            deadline: Instant::now() + PATIENCE,
+            patience,
+            deadline: Instant::now() + patience,
         })
     }
 
@@ -48,9 +53,10 @@ impl Connection {
         self.has_ack = has_ack;
     }
 
-    /// What is asked from now on belongs together, and has [`PATIENCE`].
-    pub(super) fn begin(&mut self) {
-        self.deadline = Instant::now() + PATIENCE;
+    /// What is asked from now on belongs together, and may take so long.
+    pub(super) fn begin(&mut self, patience: Duration) {
+        self.patience = patience;
+        self.deadline = Instant::now() + patience;
     }
 
     /// Has the back end do something. It has done it when this returns, if it acknowledges.
@@ -151,7 +157,7 @@ impl Connection {
         }
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(VhostUserError::Timeout(code.1));
+            return Err(VhostUserError::Timeout(code.1, self.patience));
         }
         let left = Timespec::try_from(left).ok();
         // Whatever it says, the call is tried again, and the clock is looked at.

@@ -16,11 +16,12 @@ mod message;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vm_config::{Explain, FaultCode, FaultKind};
 
 pub(super) use back_end::{BackEnd, CONFIG_LEN, Ring};
-pub use connection::PATIENCE;
+pub use connection::{PATIENCE, SHORT_PATIENCE};
 
 /// Why a back end is of no use. The first words are those existing clients look for.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +43,9 @@ pub enum VhostUserError {
     /// It is silent.
     #[error(
         "Vhost-user error: the back end did not answer {0} within {limit} s; look for what it waits for, and start it anew",
-        limit = PATIENCE.as_secs()
+        limit = .1.as_secs()
     )]
-    Timeout(&'static str),
+    Timeout(&'static str, Duration),
     /// It has gone.
     #[error("Vhost-user error: the back end closed the connection at {0}; see its log")]
     Closed(&'static str),
@@ -65,7 +66,7 @@ pub enum VhostUserError {
     Memory,
     /// An earlier failure ended it.
     #[error(
-        "Vhost-user error: the connection to the back end was ended by an earlier failure; start the microVM anew"
+        "Vhost-user error: the connection to the back end was ended by an earlier failure; start the back end anew, and then let the guest reset the device, or remove the drive with force and add it again, or start the microVM anew"
     )]
     Ended,
 }
@@ -75,7 +76,7 @@ impl Explain for VhostUserError {
         FaultKind::Code(match self {
             Self::Connect { .. }
             | Self::Lacks(_)
-            | Self::Timeout(_)
+            | Self::Timeout(..)
             | Self::Closed(_)
             | Self::Answer(_)
             | Self::Refused(_)

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 
 use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
@@ -14,6 +15,9 @@ use vhost_user_backend::{
 use virtio_queue::QueueOwnedT;
 use vm_memory::{ByteValued, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
 
 const SECTOR: u64 = 512;
 const CONFIG_LEN: u32 = 60;
@@ -25,6 +29,7 @@ pub const READ_ONLY: u64 = 1 << 5;
 /// A running back end. It ends with its front end.
 pub struct BackEnd {
     shutdown: mpsc::Receiver<ShutdownHandle>,
+    serving: JoinHandle<()>,
 }
 
 struct Disk {
@@ -51,18 +56,19 @@ impl BackEnd {
         let mut daemon = VhostUserDaemon::new("disk".to_owned(), disk, memory).unwrap();
         let mut listener = Listener::new(socket, true).unwrap();
         let (sender, shutdown) = mpsc::channel();
-        std::thread::spawn(move || {
+        let serving = std::thread::spawn(move || {
             daemon.start(&mut listener).unwrap();
             let _ = sender.send(daemon.shutdown_handle().unwrap());
             // It says so when the front end goes.
             let _ = daemon.wait();
         });
-        Self { shutdown }
+        Self { shutdown, serving }
     }
 
-    /// Closes its connection, whatever it does. Its threads go with the test.
-    pub fn leave(&self) {
+    /// Closes its connection, whatever it does, and lets go of all it has, as a process that dies.
+    pub fn leave(self) {
         self.shutdown.recv().unwrap().shutdown();
+        self.serving.join().unwrap();
     }
 }
 
@@ -84,6 +90,10 @@ impl VhostUserBackendMut for Disk {
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
         self.protocol
+    }
+
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::NONBLOCK).ok()
     }
 
     fn set_event_idx(&mut self, _enabled: bool) {}

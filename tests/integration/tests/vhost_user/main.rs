@@ -142,6 +142,23 @@ fn a_back_end_that_dies_leaves_a_disk_that_needs_a_reset(vm: &mut TestVm) {
     assert_eq!(vm.value("lost"), "yes");
 }
 
+#[vm_test(kernel = "blk_lost", mmio, pci)]
+fn a_reset_brings_a_disk_back_whose_back_end_was_started_anew(vm: &mut TestVm) {
+    let (back_end, path) = serve(vm, &content(8), 0, true, "Unsafe");
+    vm.boot("boot_args", "again");
+    vm.start();
+    vm.wait_for("ready");
+    back_end.leave();
+    vm.wait_for("lost=yes");
+    assert!(vm.log().contains("drive with socket"), "{}", vm.log());
+    fs::write(&path, content(24)).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let _back_end = BackEnd::serve(&vm.path("disk.sock"), file, 0, true);
+    vm.type_text("x");
+    vm.expect_pass();
+    assert_eq!(vm.value("capacity"), "24");
+}
+
 #[vm_test(kernel = "hello")]
 fn the_back_end_decides_what_its_disk_is(vm: &mut TestVm) {
     for (field, value) in [

@@ -12,6 +12,7 @@ use crate::testing::guest::{NEEDS_RESET, RUNNING};
 use crate::testing::suite::device_suite;
 use crate::testing::{FakeGuest, Guest, guest_memory};
 use crate::virtio::transport::Transport;
+use crate::virtio::vhost_user::PATIENCE;
 
 const GET_FEATURES: u32 = 1;
 const SET_OWNER: u32 = 3;
@@ -37,6 +38,8 @@ enum Fault {
     AnswersMore,
     /// All bits of the answer.
     AnswersOnes,
+    /// VERSION_1 and the protocol's features.
+    AnswersOnly1,
 }
 
 /// A drive whose back end has a fault, if any, at one request.
@@ -49,7 +52,12 @@ struct Script {
 }
 
 fn script(fault: Option<(u32, Fault)>) -> Script {
-    let directory = tempfile::tempdir().unwrap();
+    script_at(tempfile::tempdir().unwrap(), fault)
+}
+
+/// One that takes the place of another.
+fn script_at(directory: TempDir, fault: Option<(u32, Fault)>) -> Script {
+    let _ = std::fs::remove_file(directory.path().join("s"));
     let listener = UnixListener::bind(directory.path().join("s")).unwrap();
     let (sender, asked) = mpsc::channel();
     let (accepted, stream) = mpsc::channel();
@@ -100,6 +108,9 @@ fn serve(
             Some((_, Fault::Refuses)) => answer = vec![1; 8],
             Some((_, Fault::AnswersOther)) => request += 1,
             Some((_, Fault::AnswersMore)) => answer.push(0),
+            Some((_, Fault::AnswersOnly1)) => {
+                answer = (1_u64 << 32 | 1 << 30).to_ne_bytes().to_vec();
+            }
             Some((_, Fault::AnswersOnes)) => answer.fill(0xff),
         }
         if !answer.is_empty() {
@@ -132,7 +143,7 @@ impl Script {
     }
 
     fn connect(&self) -> Result<VhostUserBlock, DiskError> {
-        VhostUserBlock::connect(&self.drive())
+        VhostUserBlock::connect(&self.drive(), PATIENCE)
     }
 }
 
@@ -148,7 +159,7 @@ fn features_are_those_that_both_know() {
         cache_type: CacheType::Writeback,
         ..other.drive()
     };
-    let disk = VhostUserBlock::connect(&write_back).unwrap();
+    let disk = VhostUserBlock::connect(&write_back, PATIENCE).unwrap();
     assert_eq!(disk.traits().features, 1 << 32 | 1 << 29 | 1 << 9 | 1 << 5);
 }
 
@@ -251,6 +262,37 @@ fn a_back_end_that_leaves_or_speaks_unasked_is_noticed() {
         guest.start(0);
         assert_eq!(guest.status(), RUNNING | NEEDS_RESET);
     }
+}
+
+/// A driver that resets a lost disk finds the back end that took the place of the one that went.
+#[test]
+fn a_reset_finds_a_back_end_that_came_back() {
+    let mut first = script(None);
+    let disk = first.connect().unwrap();
+    let mut guest = FakeGuest::running(Box::new(disk), 0);
+    let lose = |script: &Script| {
+        let stream = script.stream.recv().unwrap();
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    };
+    lose(&first);
+    guest.workers.turn().unwrap();
+    assert_eq!(guest.status(), RUNNING | NEEDS_RESET);
+    // One that offers less is none; then one that is like the first.
+    for (fault, status) in [
+        (
+            Some((GET_FEATURES, Fault::AnswersOnly1)),
+            RUNNING | NEEDS_RESET,
+        ),
+        (None, RUNNING),
+    ] {
+        let second = script_at(first.directory, fault);
+        guest.set_status(0);
+        guest.start(0);
+        assert_eq!(guest.status(), status, "{fault:?}");
+        first = second;
+    }
+    guest.workers.turn().unwrap();
+    assert_eq!(guest.status(), RUNNING);
 }
 
 #[test]
