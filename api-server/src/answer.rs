@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use vmm::control::CommandError;
 
 use crate::error::{ApiError, Fault, chain};
+use crate::parse_failure;
 
 /// The name clients expect of the server.
 pub(crate) const SERVER_NAME: &str = "Firecracker API";
@@ -23,8 +24,9 @@ pub(crate) struct Answer {
     status: StatusCode,
     body: Option<Vec<u8>>,
     /// Why it is a refusal, for the log.
-    fault: Option<String>,
-    is_deprecated: bool,
+    failure: Option<String>,
+    /// What the request used that will go away, for the log.
+    deprecated: Option<&'static str>,
 }
 
 /// Whether a connection goes on after an answer.
@@ -42,8 +44,8 @@ impl Answer {
         Self {
             status: StatusCode::NO_CONTENT,
             body: None,
-            fault: None,
-            is_deprecated: false,
+            failure: None,
+            deprecated: None,
         }
     }
 
@@ -53,8 +55,8 @@ impl Answer {
         Self {
             status: StatusCode::OK,
             body: Some(body),
-            fault: None,
-            is_deprecated: false,
+            failure: None,
+            deprecated: None,
         }
     }
 
@@ -65,28 +67,30 @@ impl Answer {
                 ApiError::Command(CommandError::MmdsLimit(_)) => StatusCode::PAYLOAD_TOO_LARGE,
                 _ => StatusCode::BAD_REQUEST,
             },
-            fault: Some(chain(error)),
+            failure: Some(failure_line(error)),
             ..Self::json(&Fault::from(error))
         }
     }
 
-    /// Marks the answer when the request used something that will go away.
-    pub(crate) fn deprecated_if(self, is_deprecated: bool) -> Self {
+    /// Marks the answer when the request used something that will go away, and says in the log what.
+    pub(crate) fn deprecated_if(self, is_deprecated: bool, notice: &'static str) -> Self {
         Self {
-            is_deprecated,
+            deprecated: is_deprecated.then_some(notice),
             ..self
         }
     }
 
     /// Logs how the request went.
     pub(crate) fn log(&self) {
-        if self.is_deprecated {
-            warn!("The request used a field that will go away.");
+        match &self.failure {
+            None => {
+                let status = self.status;
+                info!("The request was executed successfully. Status code: {status}.");
+            }
+            Some(failure) => error!("{failure}"),
         }
-        let status = self.status;
-        match &self.fault {
-            None => info!("The request was executed successfully. Status code: {status}."),
-            Some(fault) => error!("Received Error. Status code: {status}. Message: {fault}"),
+        if let Some(notice) = self.deprecated {
+            warn!("{notice}");
         }
     }
 
@@ -110,7 +114,7 @@ impl Answer {
         let headers = response.headers_mut();
         headers.insert(SERVER, HeaderValue::from_static(SERVER_NAME));
         headers.insert(CONNECTION, HeaderValue::from_static(connection));
-        if self.is_deprecated {
+        if self.deprecated.is_some() {
             let deprecation = HeaderName::from_static("deprecation");
             headers.insert(deprecation, HeaderValue::from_static("true"));
         }
@@ -119,6 +123,21 @@ impl Answer {
         }
         response
     }
+}
+
+/// What the log says of a request that was refused because of `error`.
+fn failure_line(error: &ApiError) -> String {
+    if let Some(line) = parse_failure::line(error) {
+        return line;
+    }
+    let status = match error {
+        ApiError::Command(CommandError::MmdsLimit(_)) => "413 Payload too large",
+        _ => "400 Bad Request",
+    };
+    format!(
+        "Received Error. Status code: {status}. Message: {}",
+        chain(error)
+    )
 }
 
 impl From<Result<(), ApiError>> for Answer {

@@ -15,6 +15,7 @@ mod logger;
 mod metadata;
 #[cfg(all(test, feature = "openapi"))]
 mod openapi;
+mod parse_failure;
 mod router;
 mod routes;
 mod server;

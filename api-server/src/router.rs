@@ -243,17 +243,75 @@ impl Request {
             "The API server received a {:?} request on {:?}",
             self.verb, self.path
         );
-        let is_private = match self.tokens().next() {
-            Some("mmds") => true,
-            Some("cpu-config") => !tracing::enabled!(tracing::Level::DEBUG),
-            _ => false,
-        };
-        if self.body.is_empty() || is_private {
-            return format!("{head}.");
+        let mut tokens = self.tokens();
+        match (tokens.next(), tokens.next()) {
+            _ if self.body.is_empty() => format!("{head}."),
+            (Some("mmds"), second) if second != Some("config") => format!("{head}."),
+            (Some("cpu-config"), _) if !tracing::enabled!(tracing::Level::DEBUG) => format!(
+                "{head}. To view the CPU template received by the API, configure log-level to DEBUG."
+            ),
+            _ => {
+                let body = std::str::from_utf8(&self.body).unwrap_or("inconvertible to UTF-8");
+                format!("{head} with body {body:?}.")
+            }
         }
-        format!(
-            "{head} with body {:?}.",
-            String::from_utf8_lossy(&self.body)
-        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_has_the_line_that_is_looked_for() {
+        let head = "The API server received a";
+        for (verb, path, body, rest) in [
+            (
+                Verb::Get,
+                "/version",
+                &b""[..],
+                r#"Get request on "/version"."#,
+            ),
+            (
+                Verb::Put,
+                "/vsock",
+                b"{\"a\":1}",
+                r#"Put request on "/vsock" with body "{\"a\":1}"."#,
+            ),
+            (
+                Verb::Put,
+                "/vsock",
+                b"\xff",
+                r#"Put request on "/vsock" with body "inconvertible to UTF-8"."#,
+            ),
+            (Verb::Put, "/mmds", b"{}", r#"Put request on "/mmds"."#),
+            (
+                Verb::Patch,
+                "//mmds/x",
+                b"{}",
+                r#"Patch request on "//mmds/x"."#,
+            ),
+            (
+                Verb::Put,
+                "/mmds/config",
+                b"{}",
+                r#"Put request on "/mmds/config" with body "{}"."#,
+            ),
+            (
+                Verb::Put,
+                "/cpu-config",
+                b"{}",
+                r#"Put request on "/cpu-config". To view the CPU template received by the API, configure log-level to DEBUG."#,
+            ),
+            (
+                Verb::Delete,
+                "/drives/a?force=true",
+                b"",
+                r#"Delete request on "/drives/a"."#,
+            ),
+        ] {
+            let request = Request::new(verb, path, body.to_vec());
+            assert_eq!(request.describe(), format!("{head} {rest}"));
+        }
     }
 }

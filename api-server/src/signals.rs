@@ -5,10 +5,10 @@
 
 use std::panic::PanicHookInfo;
 
-use libc::{c_int, c_void, siginfo_t};
+use libc::c_int;
 use signal_hook::low_level::emulate_default_handler;
 use tracing::error;
-use vmm_sys_util::signal::register_signal_handler;
+use vmm::process::{Cause, OnSignal, on_signal};
 
 use crate::{exit, logger};
 
@@ -32,34 +32,49 @@ const REQUESTS: [c_int; 2] = [libc::SIGTERM, libc::SIGINT];
 /// When the host refuses a handler.
 pub(crate) fn install() -> Result<(), vmm_sys_util::errno::Error> {
     for (signal, _) in FATAL {
-        register_signal_handler(signal, on_fatal)?;
+        on_signal::<Fatal>(signal)?;
     }
     for signal in REQUESTS {
-        register_signal_handler(signal, on_request)?;
+        on_signal::<AskedToEnd>(signal)?;
     }
     std::panic::set_hook(Box::new(on_panic));
     Ok(())
 }
 
-extern "C" fn on_fatal(signal: c_int, _: *mut siginfo_t, _: *mut c_void) {
-    let known = FATAL.iter().find(|(number, _)| *number == signal);
-    let code = known.map_or(1, |(_, code)| *code);
-    logger::write_from_signal(format_args!(
-        "Shutting down VM after intercepting signal {signal}."
-    ));
-    exit::clean_up();
-    logger::write_from_signal(format_args!(
-        "Firecracker exiting with error. exit_code={code}"
-    ));
-    vmm::process::exit(code);
+/// The process cannot go on.
+struct Fatal;
+
+impl OnSignal for Fatal {
+    fn handle(signal: c_int, cause: Cause) {
+        let known = FATAL.iter().find(|(number, _)| *number == signal);
+        let exit_code = known.map_or(1, |(_, code)| *code);
+        let Cause { code, system_call } = cause;
+        logger::write_from_signal(format_args!(
+            "Shutting down VM after intercepting signal {signal}, code {code}."
+        ));
+        if let Some(number) = system_call {
+            logger::write_from_signal(format_args!(
+                "Shutting down VM after intercepting a bad syscall ({number})."
+            ));
+        }
+        exit::clean_up();
+        logger::write_from_signal(format_args!(
+            "Firecracker exiting with error. exit_code={exit_code}"
+        ));
+        vmm::process::exit(exit_code);
+    }
 }
 
 /// Cleans up, then lets the signal do what it does by default, so that a parent sees its usual status.
-extern "C" fn on_request(signal: c_int, _: *mut siginfo_t, _: *mut c_void) {
-    exit::clean_up();
-    let _ = emulate_default_handler(signal);
-    // Only if that failed.
-    vmm::process::exit(1);
+struct AskedToEnd;
+
+impl OnSignal for AskedToEnd {
+    fn handle(signal: c_int, _: Cause) {
+        exit::clean_up();
+        let _ = emulate_default_handler(signal);
+        // Only if that failed.
+        vmm::process::exit(1);
+    }
 }
 
 fn on_panic(panic: &PanicHookInfo<'_>) {

@@ -9,6 +9,7 @@ mod cpu_template;
 mod error;
 mod exit;
 mod logger;
+mod parse_failure;
 mod router;
 mod routes;
 mod version;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -163,7 +163,20 @@ fn the_log_has_the_lines_that_are_looked_for() {
     );
     assert_eq!(done.unwrap().status, 204);
     assert_eq!(vm.client.get("/nowhere", None).unwrap().status, 400);
+    let vsock = json!({"guest_cid": 3, "uds_path": vm.path("v.sock"), "vsock_id": "v"});
+    for (path, body, status) in [
+        ("/mmds", json!({"secret": 1}), 204),
+        ("/vsock", vsock, 204),
+        ("/actions", json!({"action_type": "SendCtrlAltDel"}), 400),
+    ] {
+        assert_eq!(vm.client.put(path, Some(&body)).unwrap().status, status);
+    }
+    raw(
+        &vm.path("api.sock"),
+        "PUT /vsock HTTP/1.1\r\nContent-Length: 1\r\n\r\nx",
+    );
     let log = vm.log();
+    assert!(!log.contains("secret"), "{log}");
     let listening = format!(
         "[my-vm:main] Listening on API socket ({:?}).\n",
         vm.path("api.sock")
@@ -176,8 +189,12 @@ fn the_log_has_the_lines_that_are_looked_for() {
          \"{\\\"vcpu_count\\\":1,\\\"mem_size_mib\\\":64}\".\n",
         "[my-vm:api] The request was executed successfully. Status code: 204 No Content.\n",
         "[my-vm:api] The API server received a Get request on \"/nowhere\".\n",
-        "[my-vm:api] Received Error. Status code: 400 Bad Request. Message: Invalid request method and/or \
-         path: GET nowhere.\n",
+        "[my-vm:api] InvalidPathMethod(\"nowhere\", Get)\n",
+        "[my-vm:api] SerdeJson(Error(\"expected value\", line: 1, column: 1))\n",
+        "[my-vm:api] Received Error. Status code: 400 Bad Request. Message: The requested operation is not \
+         supported before starting the microVM.\n",
+        "[my-vm:api] The API server received a Put request on \"/mmds\".\n",
+        "[my-vm:api] PUT /vsock: vsock_id field is deprecated.\n",
     ] {
         assert!(log.contains(line), "{line} is not in\n{log}");
     }
@@ -216,6 +233,36 @@ fn only_chosen_modules_are_logged() {
         log.contains("API server started.") && !log.contains("The API server received"),
         "{log}"
     );
+}
+
+/// One request as it is; gives the answer's beginning.
+fn raw(socket: &Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    text(&answer)
+}
+
+#[test]
+fn a_path_from_outside_makes_no_line_of_its_own() {
+    let vm = Running::start(&["--module", "cloister_vmm::"]);
+    let answer = raw(&vm.path("api.sock"), "GET /a\u{9b}b HTTP/1.1\r\n\r\n");
+    assert_eq!(answer, "HTTP/1.1 400");
+    let body = "a\r\n2026-01-01T00:00:00 [x:api] forged\u{1b}[2J";
+    let request = format!(
+        "PUT /vsock HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(raw(&vm.path("api.sock"), &request), "HTTP/1.1 400");
+    let log = vm.log();
+    assert!(
+        log.lines()
+            .all(|line| line.contains(" [anonymous-instance:")),
+        "{log}"
+    );
+    assert!(!log.contains(['\r', '\u{1b}', '\u{9b}']), "{log:?}");
 }
 
 /// Processor time that process `pid` has used, in clock ticks (proc_pid_stat(5), fields 14 and 15).
@@ -325,7 +372,7 @@ fn fatal_signals_have_their_exit_codes() {
         let log = vm.log();
         assert!(
             log.contains(&format!(
-                "Shutting down VM after intercepting signal {number}"
+                "Shutting down VM after intercepting signal {number}, code 0.\n"
             )),
             "{log}"
         );

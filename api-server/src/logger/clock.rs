@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tz::{DateTime, TimeZone};
 
-/// The host's zone, read from `/etc/localtime` at the first line; UTC where there is none, as in a jail.
+/// The host's zone, read from `/etc/localtime` before the first line; UTC where there is none, as in a jail.
 static ZONE: OnceLock<TimeZone> = OnceLock::new();
 
 /// A moment; displays as `YYYY-MM-DDTHH:MM:SS.nnnnnnnnn` in local time.
@@ -24,6 +24,11 @@ pub(super) fn now() -> Moment {
         seconds: i64::try_from(since.as_secs()).unwrap_or_default(),
         nanoseconds: since.subsec_nanos(),
     }
+}
+
+/// Reads the zone, so that no signal handler has to.
+pub(super) fn prepare() {
+    zone();
 }
 
 fn zone() -> &'static TimeZone {

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 
-use tracing::Event;
 use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata};
 use vm_config::InstanceId;
 
 use super::{Rules, clock};
@@ -11,20 +11,37 @@ use super::{Rules, clock};
 /// The line for `event`, with its line end. Whatever the message contains, it is one line.
 pub(super) fn make(event: &Event<'_>, rules: &Rules, id: Option<&InstanceId>) -> String {
     let mut line = String::with_capacity(160);
+    let metadata = event.metadata();
     // Writing to a `String` cannot fail.
-    let _ = write_head(&mut line, event, rules, id);
+    let _ = write_head(&mut line, *metadata.level(), metadata, rules, id);
     event.record(&mut Message(&mut line));
     line.push('\n');
     line
 }
 
+/// The line that tells of `count` lines which were left out, of those that come from where `metadata` says.
+pub(super) fn suppressed(
+    count: u64,
+    metadata: &Metadata<'_>,
+    rules: &Rules,
+    id: Option<&InstanceId>,
+) -> String {
+    let mut line = String::with_capacity(160);
+    let _ = write_head(&mut line, Level::WARN, metadata, rules, id);
+    let _ = writeln!(
+        line,
+        "{count} messages were suppressed due to rate limiting"
+    );
+    line
+}
+
 fn write_head(
     line: &mut String,
-    event: &Event<'_>,
+    level: Level,
+    metadata: &Metadata<'_>,
     rules: &Rules,
     id: Option<&InstanceId>,
 ) -> fmt::Result {
-    let metadata = event.metadata();
     let id = id.map_or("anonymous-instance", InstanceId::as_str);
     let thread = std::thread::current();
     write!(
@@ -34,7 +51,7 @@ fn write_head(
         thread.name().unwrap_or("-")
     )?;
     if rules.has_level {
-        write!(line, ":{}", metadata.level())?;
+        write!(line, ":{level}")?;
     }
     if let (true, Some(file), Some(at)) = (rules.has_origin, metadata.file(), metadata.line()) {
         write!(line, ":{file}:{at}")?;
@@ -56,17 +73,22 @@ impl Visit for Message<'_> {
     }
 }
 
-/// Escapes line ends.
+/// Escapes line ends, and whatever else would move a terminal's cursor.
 struct OneLine<'a>(&'a mut String);
 
 impl Write for OneLine<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut pieces = text.split('\n');
-        self.0.push_str(pieces.next().unwrap_or_default());
-        for piece in pieces {
-            self.0.push_str("\\n");
-            self.0.push_str(piece);
+        let is_escaped = |c: char| c.is_control() && c != '\t';
+        let mut rest = text;
+        while let Some(at) = rest.find(is_escaped) {
+            let (plain, from) = rest.split_at(at);
+            self.0.push_str(plain);
+            let mut chars = from.chars();
+            let control = chars.next().into_iter();
+            self.0.extend(control.flat_map(char::escape_default));
+            rest = chars.as_str();
         }
+        self.0.push_str(rest);
         Ok(())
     }
 }
@@ -76,9 +98,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_ends_are_escaped() {
-        let mut line = String::new();
-        OneLine(&mut line).write_str("a\n\nb\nc").unwrap();
-        assert_eq!(line, "a\\n\\nb\\nc");
+    fn what_is_no_text_is_escaped() {
+        for (text, written) in [
+            ("a\n\nb\nc", "a\\n\\nb\\nc"),
+            ("tab\tand ünïcode", "tab\tand ünïcode"),
+            ("\r\x1b[2J\0\u{9b}", "\\r\\u{1b}[2J\\u{0}\\u{9b}"),
+            ("", ""),
+        ] {
+            let mut line = String::new();
+            OneLine(&mut line).write_str(text).unwrap();
+            assert_eq!(line, written);
+        }
     }
 }

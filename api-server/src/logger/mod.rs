@@ -5,6 +5,7 @@
 //! full pipe or FIFO never holds up a microVM.
 
 mod clock;
+mod limit;
 mod line;
 
 use std::fs::{File, OpenOptions};
@@ -12,8 +13,8 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::level_filters::LevelFilter;
@@ -21,6 +22,9 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 use vm_config::{InstanceId, LogLevel, LoggerConfig};
+use vmm::metrics::PROCESS;
+
+use self::limit::{Limits, Verdict};
 
 /// The process's log.
 static LOGGER: Logger = Logger {
@@ -31,18 +35,17 @@ static LOGGER: Logger = Logger {
         has_origin: false,
         module: None,
     }),
+    limits: Limits::new(),
     target: Mutex::new(None),
-    missed: AtomicU64::new(0),
 };
 
 /// The subscriber. There is one, [`LOGGER`].
 struct Logger {
     id: OnceLock<InstanceId>,
     rules: RwLock<Rules>,
+    limits: Limits,
     /// `None` until the first line goes to standard output.
     target: Mutex<Option<File>>,
-    /// Lines that could not be written.
-    missed: AtomicU64,
 }
 
 /// What is logged, and what a line contains.
@@ -55,6 +58,7 @@ struct Rules {
 
 /// Makes the log the one that every crate of the process writes to.
 pub(crate) fn install() {
+    clock::prepare();
     // Refused only when one is installed already; then that one is ours.
     let _ = tracing::subscriber::set_global_default(&LOGGER);
 }
@@ -88,6 +92,14 @@ pub(crate) fn configure(config: &LoggerConfig) -> io::Result<()> {
 
 /// Writes one line from a signal handler: no allocation, no waiting.
 pub(crate) fn write_from_signal(message: std::fmt::Arguments<'_>) {
+    // Whoever holds a lock may be the code this signal interrupted.
+    let is_on = LOGGER
+        .rules
+        .try_read()
+        .is_ok_and(|rules| rules.level >= LevelFilter::ERROR);
+    if !is_on {
+        return;
+    }
     let mut buffer = [0; 512];
     let mut cursor = io::Cursor::new(&mut buffer[..]);
     let id = LOGGER
@@ -98,12 +110,7 @@ pub(crate) fn write_from_signal(message: std::fmt::Arguments<'_>) {
     let _ = writeln!(cursor, "{} [{id}:signal] {message}", clock::now());
     let len = usize::try_from(cursor.position()).unwrap_or(0);
     let line = buffer.get(..len).unwrap_or_default();
-    // Whoever holds a lock may be the code this signal interrupted.
-    let is_on = LOGGER
-        .rules
-        .try_read()
-        .is_ok_and(|rules| rules.level >= LevelFilter::ERROR);
-    if let (true, Ok(Some(target))) = (is_on, LOGGER.target.try_lock().as_deref_mut()) {
+    if let Ok(Some(target)) = LOGGER.target.try_lock().as_deref_mut() {
         LOGGER.write(target, line);
     }
 }
@@ -145,7 +152,7 @@ impl Logger {
             is_writable(target) && matches!(target.write(piece), Ok(len) if len == piece.len())
         });
         if !is_written {
-            self.missed.fetch_add(1, Ordering::Relaxed);
+            PROCESS.logger.missed_log_count.increment();
         }
     }
 }
@@ -188,9 +195,19 @@ impl Subscriber for &'static Logger {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let line = {
+        let metadata = event.metadata();
+        let suppressed = match self.limits.ask(metadata, Instant::now()) {
+            Verdict::Write { suppressed } => suppressed,
+            Verdict::LeaveOut => {
+                PROCESS.logger.rate_limited_log_count.increment();
+                return;
+            }
+        };
+        let lines = {
             let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
-            line::make(event, &rules, self.id.get())
+            let told = (suppressed > 0 && rules.level >= LevelFilter::WARN)
+                .then(|| line::suppressed(suppressed, metadata, &rules, self.id.get()));
+            [told, Some(line::make(event, &rules, self.id.get()))]
         };
         let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
         if target.is_none() {
@@ -200,10 +217,10 @@ impl Subscriber for &'static Logger {
                 .ok()
                 .map(File::from);
         }
-        match target.as_mut() {
-            Some(file) => self.write(file, line.as_bytes()),
-            None => {
-                self.missed.fetch_add(1, Ordering::Relaxed);
+        for line in lines.into_iter().flatten() {
+            match target.as_mut() {
+                Some(file) => self.write(file, line.as_bytes()),
+                None => PROCESS.logger.missed_log_count.increment(),
             }
         }
     }

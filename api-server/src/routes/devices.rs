@@ -152,7 +152,8 @@ pub(super) async fn put_vsock<V: Vmm>(request: &Request, api: &Api<V>) -> Result
     let vsock: Vsock = request.json()?;
     let is_deprecated = vsock.vsock_id.is_some();
     let result = api.ask(PutVsock(vsock)).await;
-    Ok(Answer::from(result).deprecated_if(is_deprecated))
+    Ok(Answer::from(result)
+        .deprecated_if(is_deprecated, "PUT /vsock: vsock_id field is deprecated."))
 }
 
 /// Gives the microVM an entropy device, or replaces the one it has.

@@ -31,7 +31,10 @@ pub(super) async fn put_machine<V: Vmm>(
     let machine: Machine = request.json()?;
     let is_deprecated = machine.cpu_template.is_some();
     let result = api.ask(PutMachine(machine)).await;
-    Ok(Answer::from(result).deprecated_if(is_deprecated))
+    Ok(Answer::from(result).deprecated_if(
+        is_deprecated,
+        "PUT /machine-config: cpu_template field is deprecated.",
+    ))
 }
 
 /// Changes some of the machine's shape, before it starts.
@@ -49,7 +52,10 @@ pub(super) async fn patch_machine<V: Vmm>(
     }
     let is_deprecated = patch.cpu_template.is_some();
     let result = api.ask(PatchMachine(patch)).await;
-    Ok(Answer::from(result).deprecated_if(is_deprecated))
+    Ok(Answer::from(result).deprecated_if(
+        is_deprecated,
+        "PATCH /machine-config: cpu_template field is deprecated.",
+    ))
 }
 
 /// Sets the custom CPU template, before the machine starts. It replaces a named one.

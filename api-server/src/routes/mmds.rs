@@ -22,7 +22,10 @@ pub(super) async fn put_config<V: Vmm>(
     let config: MmdsConfig = request.json()?;
     let is_deprecated = config.version == MmdsVersion::V1;
     let result = api.ask(PutMmdsConfig(config)).await;
-    Ok(Answer::from(result).deprecated_if(is_deprecated))
+    Ok(Answer::from(result).deprecated_if(
+        is_deprecated,
+        "PUT /mmds/config: V1 is deprecated. Use V2 instead.",
+    ))
 }
 
 /// Tells the metadata; names are sorted.

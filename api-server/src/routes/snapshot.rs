@@ -38,5 +38,8 @@ pub(super) async fn load_snapshot<V: Vmm>(
         .map_err(|mistake| ApiError::Json(Error::custom(mistake)))?;
     let is_deprecated = load.is_deprecated();
     let result = api.ask(LoadSnapshot(load)).await;
-    Ok(Answer::from(result).deprecated_if(is_deprecated))
+    Ok(Answer::from(result).deprecated_if(
+        is_deprecated,
+        "PUT /snapshot/load: mem_file_path and enable_diff_snapshots fields are deprecated.",
+    ))
 }

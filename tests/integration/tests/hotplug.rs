@@ -134,7 +134,7 @@ fn a_guest_that_keeps_a_device_holds_up_nobody(vm: &mut TestVm) {
     let waiting = [thread::spawn(ask.clone()), thread::spawn(ask)];
     vm.wait_for("asked=0x4");
     let begin = Instant::now();
-    assert_eq!(vm.request("GET", "/", None).status, 200);
+    assert_eq!(vm.request("GET", "/balloon", None).status, 400);
     assert!(begin.elapsed() < Duration::from_secs(2));
     for thread in waiting {
         let answer = thread.join().unwrap();

@@ -146,3 +146,41 @@ fn a_paused_machine_answers_and_ends_when_told(vm: &mut TestVm) {
     vm.resume();
     vm.resume();
 }
+
+#[vm_test(kernel = "count")]
+fn each_pause_is_logged_as_the_client_and_the_monitor_saw_it(vm: &mut TestVm) {
+    vm.drive("disk", &[0; SECTOR], &json!({}));
+    vm.start();
+    for _ in 0..15 {
+        vm.pause();
+        vm.resume();
+    }
+    let count = |log: &str, what: &str| log.matches(what).count();
+    let log = vm.log();
+    for action in ["pause", "resume"] {
+        let seen = count(&log, &format!(":api] '{action} vm' API request took "));
+        assert_eq!(seen, 15, "what clients ask is never left out");
+        let done = count(&log, &format!(":main] '{action} vm' VMM action took "));
+        assert!((10..15).contains(&done), "{done} lines in no time");
+    }
+    // One more in half a second, and it tells of those that were left out.
+    thread::sleep(Duration::from_millis(600));
+    vm.pause();
+    let log = vm.log();
+    let done = count(&log, "'pause vm' VMM action took ");
+    let told = log.lines().filter_map(|line| {
+        let message = line.split_once(":main] ")?.1;
+        let number = message.strip_suffix(" messages were suppressed due to rate limiting")?;
+        number.parse::<usize>().ok()
+    });
+    assert_eq!(told.sum::<usize>() + done, 16, "{log}");
+    let took = log
+        .lines()
+        .rev()
+        .find_map(|line| line.split_once(" VMM action took "));
+    let took = took.unwrap().1.strip_suffix(" us.").unwrap();
+    assert!(took.parse::<u64>().is_ok());
+    vm.resume();
+    vm.type_text("q");
+    vm.expect_pass();
+}

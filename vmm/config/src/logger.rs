@@ -10,7 +10,6 @@ use crate::LogLevelError;
 /// The least important lines that are still written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum LogLevel {
     /// Nothing.
     Off,
@@ -26,6 +25,25 @@ pub enum LogLevel {
     /// Everything.
     Trace,
 }
+
+/// The names of the levels. In a request they can be in any case.
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for LogLevel {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::schema::{ObjectBuilder, Type};
+        let names = ["Off", "Error", "Warn", "Warning", "Info", "Debug", "Trace"];
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(names))
+            .description(Some(
+                "The least important lines that are still written; `Warn` and `Warning` are one level.",
+            ))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for LogLevel {}
 
 /// `PUT /logger`. An absent field keeps its value, except `level`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

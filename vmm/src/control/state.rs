@@ -1,11 +1,15 @@
 //! The life of the machine: what it is doing, pause, resume, Ctrl-Alt-Del, the power button.
 
+use std::time::Instant;
+
+use tracing::info;
 use vm_config::{
     BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, Machine, MemoryHotplugConfig,
     MmdsConfig, NetworkInterface, PmemConfig, Vsock,
 };
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
+use crate::metrics::PROCESS;
 use crate::{Lifecycle, Vm};
 
 /// In which state the microVM is when all that was asked before is done. [`super::Control::state`] does not wait.
@@ -61,10 +65,14 @@ impl Command for Pause {
     const ALLOWED: &'static [Lifecycle] = AFTER_START;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let start = Instant::now();
         if let (Lifecycle::Running, Some(machine)) = (vm.lifecycle, &mut vm.machine) {
             machine.pause(&mut vm.event_loop);
             vm.lifecycle = Lifecycle::Paused;
         }
+        let took = start.elapsed();
+        PROCESS.latencies_us.vmm_pause_vm.set_us(took);
+        info!("'pause vm' VMM action took {} us.", took.as_micros());
         Ok(())
     }
 }
@@ -74,10 +82,14 @@ impl Command for Resume {
     const ALLOWED: &'static [Lifecycle] = AFTER_START;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let start = Instant::now();
         if let (Lifecycle::Paused, Some(machine)) = (vm.lifecycle, &mut vm.machine) {
             machine.resume(&mut vm.event_loop);
             vm.lifecycle = Lifecycle::Running;
         }
+        let took = start.elapsed();
+        PROCESS.latencies_us.vmm_resume_vm.set_us(took);
+        info!("'resume vm' VMM action took {} us.", took.as_micros());
         Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! What concerns the process as a whole: its terminal, its files and its end.
 
-// UNSAFETY: `_exit` has no safe wrapper.
+// UNSAFETY: `_exit` has no safe wrapper, nor has what a signal handler is told.
 #![expect(unsafe_code, reason = "process-wide libc calls")]
 
 mod files;
+mod signal;
 mod terminal;
 
 pub use files::remove_at_end;
+pub use signal::{Cause, OnSignal, on_signal};
 pub use terminal::{is_in_background, make_raw};
 
 /// Puts the terminal back as it was, and removes the files that go with the process.
