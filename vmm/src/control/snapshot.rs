@@ -88,3 +88,28 @@ impl Command for LoadSnapshot {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::configuration::Attachment;
+    use crate::vm::tests::vm;
+
+    #[test]
+    fn a_device_whose_state_another_process_has_is_named() {
+        let mut vm = vm();
+        let drive = json!({ "drive_id": "far", "is_root_device": false, "socket": "/s" });
+        let drive = Attachment::taken(serde_json::from_value(drive).unwrap());
+        vm.config.drives.push(drive);
+        vm.lifecycle = Lifecycle::Paused;
+        let create = json!({ "snapshot_path": "/s", "mem_file_path": "/m" });
+        let refused = vm.execute(CreateSnapshot(serde_json::from_value(create).unwrap()));
+        let Err(CommandError::SnapshotCreate(why)) = refused else {
+            panic!("{refused:?}");
+        };
+        let words = "Devices without snapshot support are present: vhost-user-block(id: far)";
+        assert!(why.to_string().starts_with(words), "{why}");
+    }
+}
