@@ -51,6 +51,12 @@ pub struct Row {
     /// The connection ends after them; else it must go on.
     #[serde(default)]
     pub closes: bool,
+    /// So many times, `$n` in it counting from 0.
+    #[serde(default = "once")]
+    pub times: usize,
+    /// Connections that are open meanwhile, besides the two of the group.
+    #[serde(default)]
+    pub beside: usize,
     /// Where the row is ours: why.
     pub why: Option<String>,
     /// What nobody reads is a mistake in the row.
@@ -79,6 +85,10 @@ pub struct Answer {
     pub headers: BTreeMap<String, Option<String>>,
     /// All headers, in this order.
     pub header_names: Option<Vec<String>>,
+}
+
+fn once() -> usize {
+    1
 }
 
 impl Group {

@@ -37,8 +37,10 @@ impl Stage {
             ("$kernel", guest_kernel("halt").display().to_string()),
             ("$tap", tap.name().to_owned()),
         ];
+        let long = ("$long", "a".repeat(17 << 10));
+        let places = [&places[..], &[long]].concat();
         let fill = |row: &Row| row.filled(&places);
-        for row in group.before.iter().map(fill) {
+        for row in group.before.iter().flat_map(fill) {
             let (method, path) = row.request.split_once(' ').unwrap();
             let answer = vm.request(method, path, row.body.as_ref());
             assert!(answer.is_success(), "{}: {row}: {answer:?}", group.name);
@@ -57,7 +59,7 @@ impl Stage {
         Self {
             connection: Connection::open(&vm.path("api.sock")),
             vm,
-            rows: group.rows.iter().map(fill).collect(),
+            rows: group.rows.iter().flat_map(fill).collect(),
         }
     }
 
@@ -71,6 +73,8 @@ impl Stage {
         if let Some(mistake) = row.mistake() {
             return Err(mistake);
         }
+        let socket = self.vm.path("api.sock");
+        let _beside: Vec<Connection> = (0..row.beside).map(|_| Connection::open(&socket)).collect();
         let Some(bytes) = &row.send else {
             let body = match (&row.body, &row.text) {
                 (Some(body), _) => body.to_string(),
@@ -78,7 +82,7 @@ impl Stage {
             };
             return Ok(vec![self.connection.ask(&row.request, &body)?]);
         };
-        let mut own = Connection::open(&self.vm.path("api.sock"));
+        let mut own = Connection::open(&socket);
         own.send(bytes.as_bytes());
         let answers = (0..=row.then.len()).map(|_| own.read());
         let answers = answers.collect::<Result<Vec<_>, _>>()?;
@@ -102,8 +106,14 @@ fn words(arguments: &[String]) -> Vec<&str> {
 }
 
 impl Row {
-    /// The row with the names of places replaced by the places.
-    fn filled(&self, places: &[(&str, String)]) -> Self {
+    /// The row as often as it says, with the names of places replaced by the places.
+    fn filled(&self, places: &[(&str, String)]) -> Vec<Self> {
+        let numbers = (0..self.times).map(|number| ("$n", number.to_string()));
+        let filled = numbers.map(|number| self.filled_once(&[places, &[number]].concat()));
+        filled.collect()
+    }
+
+    fn filled_once(&self, places: &[(&str, String)]) -> Self {
         let fill = |text: &String| {
             let mut text = text.clone();
             for (name, place) in places {
@@ -115,6 +125,7 @@ impl Row {
             serde_json::from_str(&fill(&value.to_string())).unwrap_or(json!("a path is odd"))
         };
         let mut row = self.clone();
+        row.request = fill(&self.request);
         row.body = self.body.as_ref().map(fill_json);
         row.text = self.text.as_ref().map(fill);
         row.send = self.send.as_ref().map(fill);
