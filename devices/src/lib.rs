@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod mmds;
 pub mod pci;
 mod sys;
+pub mod tail;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod virtio;

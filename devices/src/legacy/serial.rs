@@ -20,6 +20,7 @@ use crate::Registers;
 use crate::irq::IrqLine;
 use crate::limiter::Allowance;
 use crate::metrics::SerialMetrics;
+use crate::tail::{Tail, Written};
 
 /// Bytes of input the port holds. More than a 16550A's 16, which no driver can tell, for fewer wake-ups.
 pub const RECEIVE_FIFO: usize = 64;
@@ -89,6 +90,7 @@ pub struct Serial {
     // Runtime glue: rebuilt on restore.
     irq: Box<dyn IrqLine>,
     output: Mutex<Output>,
+    tail: Tail,
     /// Written when there is room again for input that waits.
     room: EventFd,
     metrics: Arc<SerialMetrics>,
@@ -141,6 +143,7 @@ impl Serial {
         Ok(Self {
             irq,
             output: Mutex::new(Output { sink, limit: None }),
+            tail: Tail::default(),
             room: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
             metrics: Arc::default(),
             inner: Mutex::new(Inner {
@@ -161,6 +164,12 @@ impl Serial {
     #[must_use]
     pub fn metrics(&self) -> Arc<SerialMetrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// What the guest wrote, whatever became of it.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        self.tail.written()
     }
 
     /// The state to save.
@@ -249,6 +258,7 @@ impl Serial {
     }
 
     fn output(&self, byte: u8) {
+        self.tail.push(&[byte]);
         let mut output = self.lock_output();
         self.metrics.write_count.increment();
         if let Some(limit) = &mut output.limit

@@ -36,6 +36,7 @@ fn sink_that_refuses_is_counted_and_the_guest_goes_on() {
     sink.refuse();
     write(&serial, DATA, b'x');
     assert_eq!(serial.metrics().error_count.get(), 1);
+    assert_eq!(serial.written().tail, b"x");
     assert_eq!(read(&serial, LINE_STATUS), LSR_EMPTY);
 }
 
@@ -52,6 +53,7 @@ fn output_over_the_limit_is_dropped_and_counted_and_the_guest_goes_on() {
         write(&serial, DATA, *byte);
     }
     assert_eq!(sink.take(), b"hello,");
+    assert_eq!(serial.written().tail, b"hello, world");
     let metrics = serial.metrics();
     assert_eq!(metrics.rate_limiter_dropped_bytes.get(), 6);
     assert_eq!(

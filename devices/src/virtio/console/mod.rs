@@ -24,6 +24,7 @@ use super::{
 };
 use crate::limiter::{Limiter, LimitsAtHome};
 use crate::metrics::{ConsoleMetrics, Group};
+use crate::tail::{TAIL_BYTES, Tail, Written as Text};
 
 /// Entries of each of the two queues.
 const QUEUE_SIZE: u16 = 256;
@@ -44,6 +45,7 @@ pub struct Console {
     /// Bytes of the next chain that were written already, while no worker knows.
     written: Arc<AtomicUsize>,
     limits: LimitsAtHome,
+    tail: Arc<Tail>,
     metrics: Arc<ConsoleMetrics>,
 }
 
@@ -66,6 +68,7 @@ impl Console {
             output,
             written: Arc::default(),
             limits: LimitsAtHome::new(Some(limits)),
+            tail: Arc::default(),
             metrics: Arc::default(),
         }
     }
@@ -74,6 +77,12 @@ impl Console {
     #[must_use]
     pub fn metrics(&self) -> Arc<ConsoleMetrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// What the guest wrote.
+    #[must_use]
+    pub fn written(&self) -> Text {
+        self.tail.written()
     }
 
     fn refuse(&self, what: &'static str, source: io::Error) -> ActivateError {
@@ -119,6 +128,7 @@ impl VirtioDevice for Console {
             home: Arc::clone(&self.written),
             is_full: false,
             limiter,
+            tail: Arc::clone(&self.tail),
             metrics: Arc::clone(&self.metrics),
             kick: with.kick,
             interrupt: with.interrupt,
@@ -144,6 +154,7 @@ struct ConsoleWorker {
     /// Chains wait until the output says that there is room.
     is_full: bool,
     limiter: Limiter,
+    tail: Arc<Tail>,
     metrics: Arc<ConsoleMetrics>,
     kick: EventFd,
     interrupt: Arc<dyn Interrupt>,
@@ -264,8 +275,14 @@ impl ConsoleWorker {
                 self.metrics.rate_limiter_throttled_events.increment();
                 return Written::InPartAndWaits;
             }
+            let mut last = [0; TAIL_BYTES];
+            let skip = left.min(readable.len()).saturating_sub(TAIL_BYTES);
+            let copied = readable.copy_to(skip, &mut last);
             match self.output.write(readable, left) {
                 Ok(count) => {
+                    let kept = copied.min(count.saturating_sub(skip));
+                    let last = last.get(..kept).unwrap_or_default();
+                    self.tail.push_last(count, last);
                     self.limiter.spend(count as u64);
                     *bytes = bytes.saturating_add(count);
                     self.written = self.written.saturating_add(count);

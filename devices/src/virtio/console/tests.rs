@@ -65,6 +65,23 @@ fn chains_come_out_in_order_with_nothing_between() {
 }
 
 #[test]
+fn the_last_of_what_was_written_is_kept() {
+    let (device, _reader) = console();
+    let tail = Arc::clone(&device.tail);
+    let mut guest = FakeGuest::running(Box::new(device), 0);
+    let long = pattern(3 * TAIL_BYTES);
+    guest.poke(0x1000, &long);
+    let len = u32::try_from(long.len()).unwrap();
+    guest.queues[1].add(&[Buffer::Readable(0x1000, len)]);
+    guest.queues[1].add(&[Buffer::Readable(0x1000, 5), Buffer::Readable(0x1005, 4)]);
+    guest.kick().unwrap();
+    let written = tail.written();
+    assert_eq!(written.count, u64::from(len) + 9);
+    let all = [&long[..], &long[..9]].concat();
+    assert!(written.tail == all[all.len() - TAIL_BYTES..]);
+}
+
+#[test]
 fn full_output_holds_chains_in_the_ring_until_there_is_room() {
     let (device, reader) = console();
     let metrics = device.metrics();

@@ -13,7 +13,7 @@ mod slot;
 pub use interrupt::CausesState;
 pub use mmio::{MmioState, MmioTransport};
 pub use pci::{PciState, PciTransport};
-pub use slot::Slot;
+pub use slot::{Progress, Slot};
 
 /// What the machine knows of a transport once it is placed.
 pub trait Transport: Send + Sync {

@@ -63,6 +63,17 @@ pub(super) struct Registers {
     pub(super) selected_queue: u32,
 }
 
+/// How far a driver came with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The status register as the driver reads it (virtio 1.2 §2.1).
+    pub status: u32,
+    /// Queues of the device.
+    pub queues: usize,
+    /// Those that the driver enabled.
+    pub ready_queues: usize,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
@@ -164,6 +175,22 @@ impl Slot {
     #[must_use]
     pub fn is_claimed(&self) -> bool {
         self.lock().negotiation.has_driver()
+    }
+
+    /// How far a driver came.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let status = self.status();
+        let registers = self.lock();
+        Progress {
+            status,
+            queues: registers.queues.len(),
+            ready_queues: registers
+                .queues
+                .iter()
+                .filter(|queue| queue.is_ready)
+                .count(),
+        }
     }
 
     /// The virtio device type (virtio 1.2 §5).
