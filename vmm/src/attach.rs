@@ -30,7 +30,8 @@ use crate::boot::cmdline::CommandLine;
 use crate::bus::Bus;
 use crate::configuration::{Configuration, balloon_id, mem_id};
 use crate::console;
-use crate::event_loop::Sender;
+use crate::diagnosis;
+use crate::event_loop::{Message, Sender};
 use crate::hotplug::{PciSide, Pins};
 use crate::kvm::{InterruptControllers, KvmError, KvmVm, MemorySlot, WiredLine};
 use crate::messages::MessageVectors;
@@ -101,6 +102,11 @@ impl Explain for AttachError {
 const VSOCK: &str = "vsock";
 const RNG: &str = "rng";
 const CONSOLE: &str = "console";
+
+/// The name of the one virtio console.
+pub(crate) fn console_id() -> DeviceId {
+    DeviceId(CONSOLE.to_owned())
+}
 
 /// A virtio device in its place.
 pub(crate) struct VirtioAttachment {
@@ -192,8 +198,7 @@ pub(crate) fn attach_devices(
     }
     if let Some(console) = &mut config.console {
         let device = Box::new(console.take(Console::open)?);
-        let id = DeviceId(CONSOLE.to_owned());
-        attached.attach_virtio(id, device, vm, sender, placement.next()?)?;
+        attached.attach_virtio(console_id(), device, vm, sender, placement.next()?)?;
     }
     if let Some(mem) = memory.mem {
         attached.attach_virtio(mem_id(), Box::new(mem), vm, sender, placement.next()?)?;
@@ -256,7 +261,11 @@ fn attach_legacy(
     let keyboard = Arc::new(I8042::new(keyboard_line, end.clone()));
     ports.add(I8042_DATA_PORT.into(), i8042::WINDOW_LEN, keyboard.clone());
     attach_acpi(&mut ports, &end, &events);
-    let panic = Arc::new(PanicNotice::default());
+    let on_panic = sender.clone();
+    let panic = PanicNotice::new(Box::new(move || {
+        on_panic.send(Message::Job(Box::new(diagnosis::on_panic)));
+    }));
+    let panic = Arc::new(panic);
     ports.add(PANIC_PORT.into(), panic::WINDOW_LEN, panic.clone());
     Ok(Attached {
         ports,

@@ -222,15 +222,17 @@ fn build_in(
     let (kernel, initrd) = load_files(memory, &source)?;
     let mut line = CommandLine::new(source.boot_args.as_deref());
     let attached = attach_devices(config, MemoryDevices { pmem, mem }, &vm, sender, &mut line)?;
+    let line = line.finish()?;
     let info = BootInfo {
-        cmdline: cmdline::write(memory, &line.finish()?)?,
+        cmdline: cmdline::write(memory, &line)?,
         initrd,
         rsdp: describe_platform(memory, &machine, &attached)?,
         memory_map: &memory_map(&ram_regions(machine.mem_size_mib)),
     };
     tell_kernel(memory, &kernel, &info)?;
     set_boot_states(&vcpus, &processors, &kernel)?;
-    Ok(RunningMachine::new(vm, vcpus, attached))
+    let line = String::from_utf8_lossy(line.strip_suffix(&[0]).unwrap_or(&line)).into_owned();
+    Ok(RunningMachine::new(vm, vcpus, attached, line))
 }
 
 /// Writes the MP table and the ACPI tables; gives the address of the ACPI root pointer.

@@ -5,6 +5,7 @@
 //!  vCPU thread --StartWorker-----+--> channel + eventfd --> EventLoop::next, between two events
 //!              --StopWorker------+
 //!              --Parked, Ended---+
+//!              --Seen------------+
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,6 +21,7 @@ use event_manager::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::vcpu::Sight;
 use crate::{ExitReason, Vm};
 
 /// Messages dealt with in a row, before workers get their turn: a guest may reset devices all the time.
@@ -42,6 +44,8 @@ pub(crate) enum Message {
     StopWorker(WorkerId, mpsc::SyncSender<TakenOff>),
     /// A vCPU stands still, as asked.
     Parked,
+    /// A vCPU says where it is, as asked.
+    Seen(Box<Sight>),
     /// The machine is over.
     Ended(ExitReason),
 }
@@ -226,6 +230,31 @@ impl EventLoop {
                 None => {}
             }
         }
+    }
+
+    /// What `count` vCPUs answer to `question`, as far as they do before `patience` is over. Devices start and stop
+    /// meanwhile, or a vCPU that waits for one would not answer; all else waits its turn.
+    pub(crate) fn wait_until_seen(
+        &mut self,
+        count: usize,
+        question: u32,
+        patience: Duration,
+    ) -> Vec<Sight> {
+        let end = Instant::now() + patience;
+        let mut seen = Vec::with_capacity(count);
+        while seen.len() < count {
+            let left = end.saturating_duration_since(Instant::now());
+            let Ok(message) = self.messages.recv_timeout(left) else {
+                break;
+            };
+            match self.serve(message) {
+                Some(Message::Seen(sight)) if sight.question == question => seen.push(*sight),
+                // Nobody waits for it any more.
+                Some(Message::Seen(_)) | None => {}
+                Some(other) => self.postponed.push_back(other),
+            }
+        }
+        seen
     }
 
     /// Hears nothing more. Whoever waits for an answer to a message, sent before or after this, sees that none

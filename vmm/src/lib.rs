@@ -12,6 +12,7 @@ mod configuration;
 mod console;
 pub mod control;
 mod cpu_dump;
+pub mod diagnosis;
 mod event_loop;
 mod exit;
 mod generation;

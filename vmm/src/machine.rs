@@ -1,12 +1,13 @@
 //! The machine once it exists: vCPU threads, devices, and how they stand still and go on together.
 
 mod plug;
+mod sight;
 
 use std::any::Any;
 use std::sync::Arc;
 
 use devices::acpi::{Event, Events, PanicNotice};
-use devices::legacy::I8042;
+use devices::legacy::{I8042, Serial};
 use devices::virtio::transport::Slot;
 use devices::virtio::{Changed, VirtioDevice, Worker, WorkerId};
 use vm_config::DeviceId;
@@ -25,6 +26,7 @@ pub(crate) struct RunningMachine {
     around: Surroundings,
     virtio: Vec<VirtioAttachment>,
     keyboard: Arc<I8042>,
+    serial: Arc<Serial>,
     events: Arc<Events>,
     panic: Arc<PanicNotice>,
     /// Reads the console's input; on the loop once the machine runs.
@@ -32,13 +34,19 @@ pub(crate) struct RunningMachine {
     /// With devices on PCI.
     pci: Option<PciSide>,
     placement: Placement,
+    command_line: String,
     /// Holds the VM, and with it guest memory, as long as the vCPUs.
     vm: KvmVm,
 }
 
 impl RunningMachine {
     /// A machine that was just built and stands still.
-    pub(crate) fn new(vm: KvmVm, vcpus: Vec<vcpu::Handle>, attached: Attached) -> Self {
+    pub(crate) fn new(
+        vm: KvmVm,
+        vcpus: Vec<vcpu::Handle>,
+        attached: Attached,
+        command_line: String,
+    ) -> Self {
         Self {
             console: attached.console_input(),
             vcpus,
@@ -49,10 +57,12 @@ impl RunningMachine {
             },
             virtio: attached.virtio,
             keyboard: attached.keyboard,
+            serial: attached.serial,
             events: attached.events,
             panic: attached.panic,
             pci: attached.pci,
             placement: attached.placement,
+            command_line,
             vm,
         }
     }

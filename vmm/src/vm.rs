@@ -10,6 +10,7 @@ use vm_config::{DeviceId, DeviceTransport};
 use crate::configuration::Configuration;
 use crate::control::Removals;
 use crate::control::{Command, CommandError, Mailbox};
+use crate::diagnosis::{self, Doctor};
 use crate::event_loop::{EventLoop, Message, Sender};
 use crate::machine::RunningMachine;
 use crate::published::{NoticeBoard, VmState};
@@ -25,6 +26,7 @@ pub struct Vm {
     pub(crate) event_loop: EventLoop,
     /// Devices that the guest was asked to let go.
     pub(crate) removals: Removals,
+    pub(crate) doctor: Doctor,
     /// For the threads that the machine will have.
     pub(crate) sender: Sender,
     /// What others read of this without asking.
@@ -51,10 +53,12 @@ pub fn run(mailbox: Mailbox, transport: DeviceTransport, mmds: Mmds) -> ExitReas
         machine: None,
         event_loop,
         removals: Removals::default(),
+        doctor: Doctor::default(),
         sender: mailbox.sender,
         board: mailbox.board,
     });
     let reason = vm.serve();
+    diagnosis::on_end(&mut vm, &reason);
     // The API thread waits for the answers to its requests before the process ends; these get none.
     vm.event_loop.hang_up();
     vm.removals.clear();
@@ -67,8 +71,13 @@ impl Vm {
             match self.event_loop.next() {
                 Ok(Message::Job(job)) => job(self),
                 Ok(Message::Ended(reason)) => return reason,
-                // Workers are served inside the loop, and only a pause waits for vCPUs.
-                Ok(Message::Parked | Message::StartWorker(..) | Message::StopWorker(..)) => {}
+                // Workers are served inside the loop, and whoever waits for vCPUs does so in there.
+                Ok(
+                    Message::Parked
+                    | Message::Seen(_)
+                    | Message::StartWorker(..)
+                    | Message::StopWorker(..),
+                ) => {}
                 Err(error) => return ExitReason::EventLoop(error.to_string()),
             }
         }
@@ -148,6 +157,7 @@ pub(crate) mod tests {
             machine: None,
             event_loop: EventLoop::new(mailbox.receiver).unwrap(),
             removals: Removals::default(),
+            doctor: Doctor::default(),
             sender: mailbox.sender,
             board: mailbox.board,
         }

@@ -18,14 +18,25 @@ const PANICKED: u8 = 1 << 0;
 const CRASH_LOADED: u8 = 1 << 1;
 
 /// The device.
-#[derive(Default)]
 pub struct PanicNotice {
+    /// Called once, when the guest first tells of a panic.
+    listener: Box<dyn Fn() + Send + Sync>,
     /// What the guest told so far.
     told: AtomicU8,
     metrics: Arc<GuestPanicMetrics>,
 }
 
 impl PanicNotice {
+    /// A device that tells `listener` once, on a vCPU's thread, when the guest first tells of a panic.
+    #[must_use]
+    pub fn new(listener: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self {
+            listener,
+            told: AtomicU8::new(0),
+            metrics: Arc::default(),
+        }
+    }
+
     /// What it counts.
     #[must_use]
     pub fn metrics(&self) -> Arc<GuestPanicMetrics> {
@@ -62,6 +73,7 @@ impl Registers for PanicNotice {
         }
         if told & !before & PANICKED != 0 {
             tracing::warn!("the guest's kernel panicked; its console says why");
+            (self.listener)();
         }
         if told & !before & CRASH_LOADED != 0 {
             tracing::warn!("the guest's kernel panicked; its crash kernel takes over");
@@ -78,9 +90,27 @@ mod tests {
         (metrics.panic_count.get(), metrics.crash_loaded_count.get())
     }
 
+    fn deaf() -> PanicNotice {
+        PanicNotice::new(Box::new(|| {}))
+    }
+
+    #[test]
+    fn whoever_listens_hears_of_the_first_panic() {
+        let heard = Arc::new(AtomicU8::new(0));
+        let ear = Arc::clone(&heard);
+        let notice = PanicNotice::new(Box::new(move || {
+            ear.fetch_add(1, Ordering::Relaxed);
+        }));
+        notice.write(0, &[CRASH_LOADED]);
+        assert_eq!(heard.load(Ordering::Relaxed), 0);
+        notice.write(0, &[PANICKED]);
+        notice.write(0, &[PANICKED]);
+        assert_eq!(heard.load(Ordering::Relaxed), 1);
+    }
+
     #[test]
     fn a_driver_learns_what_it_can_tell_and_tells_it() {
-        let notice = PanicNotice::default();
+        let notice = deaf();
         let mut byte = [0];
         notice.read(0, &mut byte);
         assert_eq!(byte, [0b11]);
@@ -94,7 +124,7 @@ mod tests {
 
     #[test]
     fn other_bits_and_widths_tell_nothing() {
-        let notice = PanicNotice::default();
+        let notice = deaf();
         notice.write(0, &[0b1111_1100]);
         for len in [2, 4, 8] {
             let mut data = [0xff; 8];

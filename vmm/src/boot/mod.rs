@@ -63,7 +63,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Only regular files have an end to load up to: a FIFO may wait for ever, a device such as `/dev/zero` never ends.
-fn check_regular(file: &File) -> io::Result<()> {
+pub(crate) fn check_regular(file: &File) -> io::Result<()> {
     if file.metadata()?.is_file() {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use vm_config::BootSource;
 
 use super::{BEFORE_START, BootSourceError, Command, CommandError};
 use crate::boot::cmdline::CommandLine;
-use crate::{Lifecycle, Vm, boot, builder};
+use crate::{Lifecycle, Vm, boot, builder, diagnosis};
 
 /// `PUT /boot-source`.
 pub struct PutBootSource(pub BootSource);
@@ -40,10 +40,12 @@ impl Command for InstanceStart {
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
-        let mut machine = builder::build(&mut vm.config, &vm.sender)?;
+        let built = builder::build(&mut vm.config, &vm.sender);
+        let mut machine = built.inspect_err(|error| diagnosis::on_start_failure(vm, error))?;
         machine.start(&mut vm.event_loop);
         vm.machine = Some(machine);
         vm.lifecycle = Lifecycle::Running;
+        diagnosis::on_start(vm);
         Ok(())
     }
 }

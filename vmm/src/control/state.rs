@@ -10,7 +10,7 @@ use vm_config::{
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
 use crate::metrics::PROCESS;
-use crate::{Lifecycle, Vm};
+use crate::{Lifecycle, Vm, diagnosis};
 
 /// In which state the microVM is when all that was asked before is done. [`super::Control::state`] does not wait.
 pub struct GetLifecycle;
@@ -86,6 +86,7 @@ impl Command for Resume {
         if let (Lifecycle::Paused, Some(machine)) = (vm.lifecycle, &mut vm.machine) {
             machine.resume(&mut vm.event_loop);
             vm.lifecycle = Lifecycle::Running;
+            diagnosis::on_resume(vm);
         }
         let took = start.elapsed();
         PROCESS.latencies_us.vmm_resume_vm.set_us(took);

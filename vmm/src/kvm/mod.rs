@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "KVM keeps pointers to our memory")]
 
 mod error;
+mod exits;
 mod msrs;
 mod over_memory;
 mod routing;
@@ -14,9 +15,10 @@ mod vm;
 mod wires;
 
 pub use error::KvmError;
+pub use exits::{Exit, ExitKind, ExitLog};
 pub use msrs::MsrChangeError;
 pub use routing::InterruptRoutes;
 pub use slots::{MemorySlot, MemorySlots};
-pub use vcpu::{BootError, BootState, EntryState, Kick, Turn, Vcpu};
+pub use vcpu::{BootError, BootState, EntryState, Kick, Turn, Vcpu, VcpuState};
 pub use vm::{Host, InterruptControllers, KvmVm};
 pub use wires::WiredLine;

@@ -13,6 +13,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use vm_config::MsrModifier;
 
+use super::exits::{Exit, ExitKind, ExitLog};
 use super::over_memory::VmOverMemory;
 use super::{KvmError, MsrChangeError};
 use crate::ExitReason;
@@ -53,6 +54,19 @@ pub struct EntryState {
     pub fpu: kvm_fpu,
 }
 
+/// Where a vCPU is, as far as KVM says.
+#[derive(Clone, Copy, Debug)]
+pub struct VcpuState {
+    /// General registers.
+    pub general: kvm_regs,
+    /// System registers.
+    pub system: kvm_sregs,
+    /// `KVM_MP_STATE_*`.
+    pub activity: u32,
+    /// Bits of a physical address that its CPUID says.
+    pub physical_bits: u32,
+}
+
 /// What came of one [`Vcpu::run`].
 #[derive(Debug)]
 pub enum Turn {
@@ -71,6 +85,8 @@ pub struct Vcpu {
     pub(super) fd: VcpuFd,
     access_size: AccessSize,
     immediate_exit: ImmediateExit,
+    exits: Arc<ExitLog>,
+    physical_bits: u32,
     /// Keeps mapped what the guest may touch.
     _vm: Arc<VmOverMemory>,
 }
@@ -152,6 +168,8 @@ impl Vcpu {
             index,
             access_size: AccessSize::of(&mut fd),
             immediate_exit: ImmediateExit::of(&mut fd),
+            exits: Arc::default(),
+            physical_bits: 0,
             fd,
             _vm: vm,
         }
@@ -162,6 +180,30 @@ impl Vcpu {
         Kick(self.immediate_exit)
     }
 
+    /// What it left the guest for.
+    pub fn exits(&self) -> Arc<ExitLog> {
+        Arc::clone(&self.exits)
+    }
+
+    /// Where it is. Not while it is in the guest; what an exit began may have to be finished first.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn state(&self) -> Result<VcpuState, KvmError> {
+        let activity = self.fd.get_mp_state();
+        Ok(VcpuState {
+            general: self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?,
+            system: self
+                .fd
+                .get_sregs()
+                .map_err(KvmError::call("KVM_GET_SREGS"))?,
+            activity: activity
+                .map_err(KvmError::call("KVM_GET_MP_STATE"))?
+                .mp_state,
+            physical_bits: self.physical_bits,
+        })
+    }
+
     /// Sets the state it boots with. CPUID comes first: since Linux 6.13 MSRs are checked against it.
     ///
     /// # Errors
@@ -170,6 +212,7 @@ impl Vcpu {
         self.fd
             .set_cpuid2(&state.cpuid)
             .map_err(KvmError::call("KVM_SET_CPUID2"))?;
+        self.physical_bits = physical_bits(&state.cpuid);
         self.change_msrs(&state.msr_changes)?;
         self.set_msrs(&state.msrs)?;
         let mut lapic = self
@@ -213,8 +256,9 @@ impl Vcpu {
     /// Runs the guest until it needs something. Port and memory accesses become accesses to `ports` and `mmio`.
     pub fn run(&mut self, ports: &dyn Registers, mmio: &dyn Registers) -> Turn {
         let outcome = match self.fd.run() {
-            Ok(exit) => serve(exit, &self.access_size, ports, mmio),
+            Ok(exit) => serve(exit, &self.access_size, &self.exits, ports, mmio),
             Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => {
+                self.exits.count(ExitKind::Interrupted);
                 Outcome::Interrupted
             }
             Err(error) if error.errno() == libc::EFAULT => {
@@ -260,7 +304,10 @@ impl Vcpu {
         self.immediate_exit.set();
         // It ends with EINTR by design; a real failure shows at the next run.
         while let Ok(exit) = self.fd.run()
-            && matches!(serve(exit, &self.access_size, ports, mmio), Outcome::Served)
+            && matches!(
+                serve(exit, &self.access_size, &self.exits, ports, mmio),
+                Outcome::Served
+            )
         {}
         self.immediate_exit.clear();
     }
@@ -288,46 +335,92 @@ enum End {
 fn serve(
     exit: VcpuExit<'_>,
     access_size: &AccessSize,
+    exits: &ExitLog,
     ports: &dyn Registers,
     mmio: &dyn Registers,
 ) -> Outcome {
+    let accessed = |kind, address, size: usize| {
+        exits.record(Exit {
+            kind,
+            address,
+            size: size as u64,
+        });
+    };
+    let ended = |kind| accessed(kind, 0, 0);
     let end = match exit {
         VcpuExit::IoIn(port, data) => {
+            accessed(ExitKind::PortRead, port.into(), access_size.get());
             for access in data.chunks_mut(access_size.get()) {
                 ports.read(port.into(), access);
             }
             return Outcome::Served;
         }
         VcpuExit::IoOut(port, data) => {
+            accessed(ExitKind::PortWrite, port.into(), access_size.get());
             for access in data.chunks(access_size.get()) {
                 ports.write(port.into(), access);
             }
             return Outcome::Served;
         }
         VcpuExit::MmioRead(address, data) => {
+            accessed(ExitKind::MmioRead, address, data.len());
             mmio.read(address, data);
             return Outcome::Served;
         }
         VcpuExit::MmioWrite(address, data) => {
+            accessed(ExitKind::MmioWrite, address, data.len());
             mmio.write(address, data);
             return Outcome::Served;
         }
         // The I/O APIC has edge-triggered pins only: nothing waits for an end of interrupt.
-        VcpuExit::IoapicEoi(_) => return Outcome::Served,
-        VcpuExit::Intr => return Outcome::Interrupted,
-        VcpuExit::Shutdown => End::TripleFault,
-        VcpuExit::InternalError => End::Internal,
-        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET | KVM_SYSTEM_EVENT_SHUTDOWN, _) => End::Reset,
-        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _) => {
-            End::Other("the guest reported a crash".to_owned())
+        VcpuExit::IoapicEoi(_) => {
+            exits.count(ExitKind::EndOfInterrupt);
+            return Outcome::Served;
         }
-        VcpuExit::FailEntry(reason, cpu) => End::Other(format!(
-            "the CPU refused to enter the guest: hardware reason {reason:#x} on CPU {cpu}"
-        )),
-        VcpuExit::MemoryFault { gpa, .. } => End::Other(no_memory(&format!("at {gpa:#x}"))),
-        other => End::Other(format!("unexpected exit {other:?}")),
+        VcpuExit::Intr => {
+            exits.count(ExitKind::Interrupted);
+            return Outcome::Interrupted;
+        }
+        VcpuExit::Shutdown => {
+            ended(ExitKind::Shutdown);
+            End::TripleFault
+        }
+        VcpuExit::InternalError => {
+            ended(ExitKind::InternalError);
+            End::Internal
+        }
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET | KVM_SYSTEM_EVENT_SHUTDOWN, _) => {
+            ended(ExitKind::SystemEvent);
+            End::Reset
+        }
+        other => {
+            ended(ExitKind::Other);
+            End::Other(unexpected(&other))
+        }
     };
     Outcome::Ended(end)
+}
+
+/// An end that has no name of its own.
+fn unexpected(exit: &VcpuExit<'_>) -> String {
+    match exit {
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _) => "the guest reported a crash".to_owned(),
+        VcpuExit::FailEntry(reason, cpu) => {
+            format!("the CPU refused to enter the guest: hardware reason {reason:#x} on CPU {cpu}")
+        }
+        VcpuExit::MemoryFault { gpa, .. } => no_memory(&format!("at {gpa:#x}")),
+        other => format!("unexpected exit {other:?}"),
+    }
+}
+
+/// Bits of a physical address (CPUID 8000_0008H, EAX bits 7..0); 36 where nothing is said (Intel SDM vol. 3,
+/// "Enumeration of Paging Features by CPUID").
+fn physical_bits(cpuid: &CpuId) -> u32 {
+    let leaf = cpuid
+        .as_slice()
+        .iter()
+        .find(|entry| entry.function == 0x8000_0008);
+    leaf.map_or(36, |entry| entry.eax & 0xff)
 }
 
 /// The guest touched memory that is not there any more.

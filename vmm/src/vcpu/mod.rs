@@ -1,4 +1,5 @@
-//! vCPU threads: parked until told to run, kicked to stand still again.
+//! vCPU threads: parked until told to run, kicked to stand still again. Whoever wants to know where one is asks it, and it
+//! answers wherever it is, without parking.
 //!
 //! ```text
 //!            Boot, Run                    kick
@@ -8,7 +9,7 @@
 //! ```
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{Builder, JoinHandle};
 
@@ -18,10 +19,16 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use crate::ExitReason;
 use crate::bus::Bus;
 use crate::event_loop::{Message, Sender};
-use crate::kvm::{BootError, BootState, Kick, Turn, Vcpu};
+use crate::kvm::{BootError, BootState, ExitLog, Kick, KvmError, Turn, Vcpu, VcpuState};
 
 /// Stack of a vCPU thread: it handles one exit at a time, without recursion.
 const STACK_BYTES: usize = 128 << 10;
+
+// What a vCPU in the guest is kicked for.
+/// It is to park.
+const PARK: u8 = 1 << 0;
+/// A request waits for it.
+const REQUEST: u8 = 1 << 1;
 
 /// What a vCPU finds around it.
 #[derive(Clone)]
@@ -66,13 +73,23 @@ impl ResetLine for MachineEnd {
 enum Request {
     Boot(Box<BootState>, mpsc::SyncSender<Result<(), BootError>>),
     Run(Surroundings),
+    Look(u32),
+}
+
+/// Where a vCPU was when it was asked.
+pub(crate) struct Sight {
+    pub(crate) vcpu: u8,
+    /// The number of the question.
+    pub(crate) question: u32,
+    pub(crate) state: Result<VcpuState, KvmError>,
 }
 
 /// The owner's end of a vCPU thread.
 pub(crate) struct Handle {
     requests: mpsc::Sender<Request>,
-    /// Set before a kick, cleared by the vCPU when it parks.
-    must_park: Arc<AtomicBool>,
+    /// Set before a kick, cleared by the vCPU when it looks: `PARK`, `REQUEST`.
+    wishes: Arc<AtomicU8>,
+    exits: Arc<ExitLog>,
     // The thread owns the `Vcpu` and ends only after `requests` is gone, so this stays valid.
     kick: Kick,
     /// `None` once it is joined.
@@ -95,12 +112,14 @@ impl Handle {
     /// When the host gives no thread.
     pub(crate) fn spawn(vcpu: Vcpu, index: u8, event_loop: Sender) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
-        let must_park = Arc::new(AtomicBool::new(false));
+        let wishes = Arc::new(AtomicU8::new(0));
+        let exits = vcpu.exits();
         let kick = vcpu.kick();
         let thread = Thread {
             vcpu,
+            index,
             inbox,
-            must_park: Arc::clone(&must_park),
+            wishes: Arc::clone(&wishes),
             event_loop,
         };
         let thread = Builder::new()
@@ -109,7 +128,8 @@ impl Handle {
             .spawn(move || thread.serve())?;
         Ok(Self {
             requests,
-            must_park,
+            wishes,
+            exits,
             kick,
             thread: Some(thread),
         })
@@ -129,7 +149,22 @@ impl Handle {
 
     /// Makes the vCPU park; it says so with [`Message::Parked`].
     pub(crate) fn park(&self) {
-        self.must_park.store(true, Ordering::Release);
+        self.wish(PARK);
+    }
+
+    /// Has the vCPU say where it is, with [`Message::Seen`] and the number of the `question`. It goes on as before.
+    pub(crate) fn look(&self, question: u32) {
+        self.request(Request::Look(question));
+        self.wish(REQUEST);
+    }
+
+    /// What it left the guest for.
+    pub(crate) fn exits(&self) -> &ExitLog {
+        &self.exits
+    }
+
+    fn wish(&self, wish: u8) {
+        self.wishes.fetch_or(wish, Ordering::Release);
         self.kick.request_exit();
         if let Some(thread) = &self.thread {
             // Fails only when the thread is gone, and then nothing runs.
@@ -159,24 +194,34 @@ impl Drop for Handle {
 /// The thread's end.
 struct Thread {
     vcpu: Vcpu,
+    index: u8,
     inbox: mpsc::Receiver<Request>,
-    must_park: Arc<AtomicBool>,
+    wishes: Arc<AtomicU8>,
     event_loop: Sender,
 }
 
 impl Thread {
     fn serve(mut self) {
         while let Ok(request) = self.inbox.recv() {
-            match request {
-                Request::Boot(state, reply) => {
-                    // Nobody waits when the start was given up.
-                    let _ = reply.send(self.vcpu.set_boot_state(*state));
-                }
-                Request::Run(around) => {
-                    let message = self.run(&around);
-                    self.event_loop.send(message);
-                }
+            self.answer(request);
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Boot(state, reply) => {
+                // Nobody waits when the start was given up.
+                let _ = reply.send(self.vcpu.set_boot_state(*state));
             }
+            Request::Run(around) => {
+                let message = self.run(&around);
+                self.event_loop.send(message);
+            }
+            Request::Look(question) => self.event_loop.send(Message::Seen(Box::new(Sight {
+                vcpu: self.index,
+                question,
+                state: self.vcpu.state(),
+            }))),
         }
     }
 
@@ -185,9 +230,18 @@ impl Thread {
             if around.end.is_over.load(Ordering::Acquire) {
                 return Message::Parked;
             }
-            if self.must_park.swap(false, Ordering::AcqRel) {
+            let wishes = self.wishes.swap(0, Ordering::AcqRel);
+            if wishes != 0 {
                 self.vcpu.finish_access(&*around.ports, &*around.mmio);
+            }
+            if wishes & PARK != 0 {
                 return Message::Parked;
+            }
+            // Nobody asks a running vCPU anything but where it is. What came with `PARK` is answered once it is parked.
+            while wishes & REQUEST != 0
+                && let Ok(request) = self.inbox.try_recv()
+            {
+                self.answer(request);
             }
             match self.vcpu.run(&*around.ports, &*around.mmio) {
                 Turn::Handled | Turn::Interrupted => {}
