@@ -7,6 +7,7 @@ mod balloon;
 mod boot;
 mod console;
 mod devices;
+mod diagnosis;
 mod logger;
 mod machine;
 mod memory_hotplug;
@@ -86,6 +87,7 @@ endpoints! {
     Put "/actions" actions::put_action;
     Patch "/vm" state::patch_vm;
     Get "/vm/config" state::get_vm_config;
+    Get "/vm/diagnosis" diagnosis::get_diagnosis;
     Put "/snapshot/create" snapshot::create_snapshot;
     Put "/snapshot/load" snapshot::load_snapshot;
 }
