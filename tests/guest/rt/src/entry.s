@@ -153,6 +153,19 @@ gate_run_nothing:
     mov eax, 0xd0000000
     jmp rax
 
+# No interrupt table, then an instruction where no page is: a triple fault.
+.globl gate_run_unmapped
+gate_run_unmapped:
+    lidt [null_idt_pointer]
+    mov rax, 0x5000001234
+    jmp rax
+
+# Interrupts are off in a gate, so nothing ends this.
+.globl gate_halt
+gate_halt:
+    hlt
+    jmp gate_halt
+
 # Every vector below 64 has a 16-byte entry: 32 exceptions, then 32 device interrupts.
 
 .macro EXCEPTIONS vectors:vararg

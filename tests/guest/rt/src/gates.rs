@@ -14,6 +14,8 @@ unsafe extern "C" {
     fn gate_cpuid();
     fn gate_triple_fault();
     fn gate_run_nothing();
+    fn gate_run_unmapped();
+    fn gate_halt();
 }
 
 /// What `cpuid` answers.
@@ -103,4 +105,16 @@ pub fn triple_fault() -> ! {
 pub fn run_nothing() -> ! {
     // SAFETY: nothing runs after it.
     unsafe { asm!("int3", in("r10") gate_run_nothing, options(noreturn)) }
+}
+
+/// Runs an instruction at an address without a translation, with no interrupt table: a triple fault.
+pub fn run_unmapped() -> ! {
+    // SAFETY: nothing runs after it.
+    unsafe { asm!("int3", in("r10") gate_run_unmapped, options(noreturn)) }
+}
+
+/// Sleeps for good: interrupts are off.
+pub fn halt() -> ! {
+    // SAFETY: nothing runs after it.
+    unsafe { asm!("int3", in("r10") gate_halt, options(noreturn)) }
 }

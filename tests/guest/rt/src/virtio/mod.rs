@@ -92,10 +92,15 @@ impl Device {
         Self::Pci(PciWindow::new(function))
     }
 
-    /// Finds the device, as a driver does that has yet to set it up (§3.1.1, steps 1 to 3).
-    pub fn claim(self) {
+    /// Finds the device, as the driver of its bus does before one of its kind is there (§3.1.1, steps 1 and 2).
+    pub fn acknowledge(self) {
         self.reset();
         self.set_status(status::ACKNOWLEDGE);
+    }
+
+    /// Finds the device, as a driver does that has yet to set it up (§3.1.1, steps 1 to 3).
+    pub fn claim(self) {
+        self.acknowledge();
         self.set_status(status::ACKNOWLEDGE | status::DRIVER);
     }
 
