@@ -5,17 +5,17 @@ use devices::virtio::block::{self, Block, BlockChange, DiskError, LockWait, Vhos
 use devices::virtio::net::Net;
 use devices::virtio::vsock::Vsock;
 use vm_config::{
-    Drive, DrivePatch, Entropy, MacAddress, NetworkBackend, NetworkInterface,
+    DeviceId, Drive, DrivePatch, Entropy, MacAddress, NetworkBackend, NetworkInterface,
     NetworkInterfacePatch, RateLimiter,
 };
 
+use super::plug::{Pluggable, Target, put};
 use super::sealing::Sealings;
 use super::{
     AFTER_START, ANY_STATE, BEFORE_START, Command, CommandError, DriveError, DrivePatchError,
-    HotplugError, NetworkError,
+    NetworkError,
 };
 use crate::configuration::{Attachment, Configuration};
-use crate::machine::RunningMachine;
 use crate::memory::Sharing;
 use crate::{Lifecycle, Vm, process};
 
@@ -42,27 +42,24 @@ impl Command for PutDrive {
     const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
-        match vm.lifecycle {
-            Lifecycle::NotStarted => self.describe(vm),
-            Lifecycle::Running | Lifecycle::Paused => self.plug(vm),
-        }
+        put(self, vm)
     }
 }
 
-impl PutDrive {
-    fn describe(self, vm: &mut Vm) -> Result<(), CommandError> {
+impl Pluggable for PutDrive {
+    fn describe(self, config: &mut Configuration) -> Result<(), CommandError> {
         let drive = self.0;
-        let drives = &vm.config.drives;
+        let drives = &config.drives;
         let is_other_root = |other: &Attachment<Drive, Box<dyn VirtioDevice>>| {
             other.config.is_root_device && other.config.drive_id != drive.drive_id
         };
         if drive.is_root_device && drives.iter().any(is_other_root) {
             return Err(DriveError::RootExists.into());
         }
-        if drive.is_root_device && vm.config.has_root_pmem() {
+        if drive.is_root_device && config.has_root_pmem() {
             return Err(DriveError::RootIsPmem.into());
         }
-        let drives = &mut vm.config.drives;
+        let drives = &mut config.drives;
         let place = drives
             .iter()
             .position(|d| d.config.drive_id == drive.drive_id);
@@ -79,7 +76,7 @@ impl PutDrive {
                 drives[index].close();
             }
         }
-        let device = block::open(&drive, &vm.config.ring, LockWait::Second);
+        let device = block::open(&drive, &config.ring, LockWait::Second);
         let device = device.map_err(DriveError::Create)?;
         let is_root = drive.is_root_device;
         let attachment = Attachment::new(drive, device);
@@ -95,22 +92,27 @@ impl PutDrive {
         Ok(())
     }
 
-    fn plug(self, vm: &mut Vm) -> Result<(), CommandError> {
-        let (drive, id) = (&self.0, self.0.drive_id.clone());
-        let machine = machine_with_pci(&mut vm.machine)?;
-        if vm.config.drives.iter().any(|d| d.config.drive_id == id) {
-            return Err(HotplugError::InUse.into());
-        }
+    fn id(&self) -> DeviceId {
+        self.0.drive_id.clone()
+    }
+
+    fn is_known(config: &Configuration, id: &DeviceId) -> bool {
+        let mut drives = config.drives.iter();
+        drives.any(|drive| drive.config.drive_id == *id)
+    }
+
+    fn plug(self, to: Target<'_>) -> Result<(), CommandError> {
+        let drive = &self.0;
         if drive.is_root_device {
-            return Err(refused_root(&vm.config).into());
+            return Err(refused_root(to.config).into());
         }
-        if drive.socket.is_some() && vm.config.memory_sharing() == Sharing::Private {
+        if drive.socket.is_some() && to.config.memory_sharing() == Sharing::Private {
             return Err(DriveError::PrivateMemory.into());
         }
-        let device = block::open(drive, &vm.config.ring, LockWait::None);
+        let device = block::open(drive, &to.config.ring, LockWait::None);
         let device = device.map_err(DriveError::Create)?;
-        machine.plug(id, device, None, &vm.sender)?;
-        vm.config.drives.push(Attachment::taken(self.0));
+        to.machine.plug(self.id(), device, None, to.sender)?;
+        to.config.drives.push(Attachment::taken(self.0));
         Ok(())
     }
 }
@@ -208,17 +210,14 @@ impl Command for PutNetworkInterface {
     const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
-        match vm.lifecycle {
-            Lifecycle::NotStarted => self.describe(vm),
-            Lifecycle::Running | Lifecycle::Paused => self.plug(vm),
-        }
+        put(self, vm)
     }
 }
 
-impl PutNetworkInterface {
-    fn describe(self, vm: &mut Vm) -> Result<(), CommandError> {
+impl Pluggable for PutNetworkInterface {
+    fn describe(self, config: &mut Configuration) -> Result<(), CommandError> {
         let interface = self.0;
-        let interfaces = &mut vm.config.network_interfaces;
+        let interfaces = &mut config.network_interfaces;
         check_mac(&interface, interfaces)?;
         let place = interfaces
             .iter()
@@ -227,7 +226,7 @@ impl PutNetworkInterface {
             return Err(NetworkError::TooMany.into());
         }
         Net::check(&interface).map_err(NetworkError::Create)?;
-        let has_mmds = vm.config.mmds_config.as_ref();
+        let has_mmds = config.mmds_config.as_ref();
         let has_mmds =
             has_mmds.is_some_and(|mmds| mmds.network_interfaces.contains(&interface.iface_id));
         if has_mmds && interface.backend == NetworkBackend::Vhost {
@@ -248,17 +247,23 @@ impl PutNetworkInterface {
         Ok(())
     }
 
-    fn plug(self, vm: &mut Vm) -> Result<(), CommandError> {
-        let (interface, id) = (&self.0, self.0.iface_id.clone());
-        let machine = machine_with_pci(&mut vm.machine)?;
-        let interfaces = &mut vm.config.network_interfaces;
-        if interfaces.iter().any(|other| other.config.iface_id == id) {
-            return Err(HotplugError::InUse.into());
-        }
+    fn id(&self) -> DeviceId {
+        self.0.iface_id.clone()
+    }
+
+    fn is_known(config: &Configuration, id: &DeviceId) -> bool {
+        let mut interfaces = config.network_interfaces.iter();
+        interfaces.any(|interface| interface.config.iface_id == *id)
+    }
+
+    fn plug(self, to: Target<'_>) -> Result<(), CommandError> {
+        let interface = &self.0;
+        let interfaces = &mut to.config.network_interfaces;
         check_mac(interface, interfaces)?;
         Net::check(interface).map_err(NetworkError::Create)?;
         let device = Net::open(interface).map_err(NetworkError::Create)?;
-        machine.plug(id, Box::new(device), None, &vm.sender)?;
+        to.machine
+            .plug(self.id(), Box::new(device), None, to.sender)?;
         interfaces.push(Attachment::taken(self.0));
         Ok(())
     }
@@ -339,18 +344,6 @@ impl Command for PutEntropy {
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         vm.config.entropy = Some(self.0);
         Ok(())
-    }
-}
-
-/// The started machine, if devices can be added to it.
-pub(super) fn machine_with_pci(
-    machine: &mut Option<RunningMachine>,
-) -> Result<&mut RunningMachine, CommandError> {
-    let machine = machine.as_mut().ok_or(CommandError::BeforeStart)?;
-    if machine.has_pci() {
-        Ok(machine)
-    } else {
-        Err(CommandError::NoPci)
     }
 }
 

@@ -13,6 +13,7 @@ mod hotplug;
 mod machine;
 mod memory_hotplug;
 mod mmds;
+mod plug;
 mod pmem;
 mod sealing;
 mod serial;

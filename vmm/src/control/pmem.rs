@@ -1,10 +1,11 @@
 //! `/pmem`.
 
 use devices::virtio::Pmem;
-use vm_config::{Explain, FaultCode, FaultKind, PmemConfig, PmemPatch};
+use vm_config::{DeviceId, Explain, FaultCode, FaultKind, PmemConfig, PmemPatch};
 
-use super::devices::{MAX_DESCRIBED, machine_with_pci};
-use super::{AFTER_START, ANY_STATE, Command, CommandError, HotplugError};
+use super::devices::MAX_DESCRIBED;
+use super::plug::{Pluggable, Target, put};
+use super::{AFTER_START, ANY_STATE, Command, CommandError};
 use crate::configuration::Configuration;
 use crate::pmem::{self, OpenPmem, PmemError};
 use crate::{Lifecycle, Vm};
@@ -61,18 +62,14 @@ impl Command for PutPmem {
     const CONFIGURES: bool = true;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
-        match vm.lifecycle {
-            Lifecycle::NotStarted => self.describe(vm),
-            Lifecycle::Running | Lifecycle::Paused => self.plug(vm),
-        }
+        put(self, vm)
     }
 }
 
-impl PutPmem {
+impl Pluggable for PutPmem {
     /// The file is opened at the start.
-    fn describe(self, vm: &mut Vm) -> Result<(), CommandError> {
+    fn describe(self, config: &mut Configuration) -> Result<(), CommandError> {
         let pmem = self.0;
-        let config = &mut vm.config;
         if pmem.root_device {
             let is_other = |other: &PmemConfig| other.root_device && other.id != pmem.id;
             if config.pmem.iter().any(is_other) {
@@ -91,19 +88,24 @@ impl PutPmem {
         Ok(())
     }
 
-    fn plug(self, vm: &mut Vm) -> Result<(), CommandError> {
-        let (stated, id) = (&self.0, self.0.id.clone());
-        let machine = machine_with_pci(&mut vm.machine)?;
-        if vm.config.pmem.iter().any(|other| other.id == id) {
-            return Err(HotplugError::InUse.into());
-        }
+    fn id(&self) -> DeviceId {
+        self.0.id.clone()
+    }
+
+    fn is_known(config: &Configuration, id: &DeviceId) -> bool {
+        config.pmem.iter().any(|pmem| pmem.id == *id)
+    }
+
+    fn plug(self, to: Target<'_>) -> Result<(), CommandError> {
+        let stated = &self.0;
         if stated.root_device {
-            return Err(refused_root(&vm.config).into());
+            return Err(refused_root(to.config).into());
         }
-        let opened = pmem::open(stated, machine.vm().memory_slots());
+        let opened = pmem::open(stated, to.machine.vm().memory_slots());
         let OpenPmem { device, slot } = opened.map_err(PmemConfigError::Create)?;
-        machine.plug(id, Box::new(device), Some(slot), &vm.sender)?;
-        vm.config.pmem.push(self.0);
+        to.machine
+            .plug(self.id(), Box::new(device), Some(slot), to.sender)?;
+        to.config.pmem.push(self.0);
         Ok(())
     }
 }
