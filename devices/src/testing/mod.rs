@@ -203,7 +203,15 @@ mod bench {
     impl Bench {
         /// Starts `device` with `features`, and all its queues at their greatest size.
         pub(crate) fn new(device: &mut dyn VirtioDevice, features: u64) -> Self {
-            let memory = guest_memory(4 << 20);
+            Self::in_memory(guest_memory(4 << 20), device, features)
+        }
+
+        /// The same in 4 MiB of other memory.
+        pub(crate) fn in_memory(
+            memory: Arc<GuestMemory>,
+            device: &mut dyn VirtioDevice,
+            features: u64,
+        ) -> Self {
             let mut base = 2 << 20;
             let mut drivers = Vec::new();
             for size in device.traits().queue_sizes {

@@ -1,7 +1,7 @@
 //! Plays a driver that does whatever an input says, on either transport.
 
 use devices::testing::guest::Place;
-use devices::testing::{Buffer, FakeGuest, Guest, PciGuest, guest_memory, suite};
+use devices::testing::{Buffer, FakeGuest, Guest, PciGuest, suite};
 use vm_memory::{Bytes as _, GuestAddress};
 
 use crate::bytes::Bytes;
@@ -35,13 +35,14 @@ impl<G: Guest> Play<G> {
         let device = host.device();
         Self {
             features: device.traits().features,
-            guest: G::with_memory(device, guest_memory(MEMORY)),
+            guest: G::with_memory(device, host.memory(MEMORY)),
             host,
         }
     }
 
     fn run(mut self, mut bytes: Bytes<'_>) {
         while self.step(&mut bytes).is_some() {}
+        self.host.heal();
         suite::restart(&mut self.guest);
         // Nothing of it is in flight any more when guest memory goes.
         self.guest.set_status(0);

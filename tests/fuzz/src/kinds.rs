@@ -10,11 +10,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use devices::GuestMemory;
 use devices::memory::Blocks;
-use devices::virtio::block::{BlockChange, LockWait, SharedRing};
+use devices::testing::{guest_memory, shared_memory};
+use devices::virtio::block::{BlockChange, LockWait, SharedRing, VhostUserBlock};
 use devices::virtio::mem::{BlockSource, Region};
 use devices::virtio::pmem::Backing;
 use devices::virtio::transport::Slot;
+use devices::virtio::vhost_user::PATIENCE;
 use devices::virtio::{Balloon, Block, Console, Mem, Net, Pmem, Rng, VirtioDevice, Vsock};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -25,6 +28,7 @@ use vm_config::{
 };
 use vm_memory::GuestAddress;
 
+use crate::back_end::BackEnd;
 use crate::bytes::Bytes;
 use crate::file;
 
@@ -71,6 +75,8 @@ kinds! {
     BlockQueues,
     /// Memory that is plugged by request.
     Mem,
+    /// A drive that another process serves.
+    VhostUserBlock,
 }
 // A digit chooses among them.
 const _: () = assert!(Kind::ALL.len() <= 16);
@@ -84,6 +90,7 @@ pub struct Host {
     socket: PathBuf,
     service: Option<UnixListener>,
     streams: Vec<UnixStream>,
+    back_end: Option<BackEnd>,
 }
 
 /// Bytes of the drive.
@@ -143,6 +150,23 @@ impl Host {
             socket: PathBuf::new(),
             service: None,
             streams: Vec::new(),
+            back_end: None,
+        }
+    }
+
+    /// The memory of a guest with this device.
+    #[must_use]
+    pub fn memory(&self, len: usize) -> Arc<GuestMemory> {
+        match self.kind {
+            Kind::VhostUserBlock => shared_memory(len),
+            _ => guest_memory(len),
+        }
+    }
+
+    /// From now on nothing fails on the host's side.
+    pub fn heal(&self) {
+        if let Some(back_end) = &self.back_end {
+            back_end.heal();
         }
     }
 
@@ -162,6 +186,7 @@ impl Host {
                 self.overlay = file::holding(&[]);
                 self.block(&json!({"overlay_path": file::path(&self.overlay)}))
             }
+            Kind::VhostUserBlock => self.vhost_user(),
             Kind::Net => self.net(1, None),
             Kind::NetPairs => self.net(2, Some(limits())),
             Kind::Vsock => self.vsock(),
@@ -259,6 +284,21 @@ impl Host {
         Box::new(Vsock::open(&config).expect("a path of its own"))
     }
 
+    /// The one before goes first.
+    fn vhost_user(&mut self) -> Box<dyn VirtioDevice> {
+        self.back_end = None;
+        let name = NEXT.fetch_add(1, Ordering::Relaxed);
+        let back_end = BackEnd::serve(FOLDER.path().join(format!("u{name}")));
+        let drive = stated(json!({
+            "drive_id": "disk",
+            "is_root_device": false,
+            "cache_type": "Writeback",
+            "socket": back_end.path(),
+        }));
+        self.back_end = Some(back_end);
+        Box::new(VhostUserBlock::connect(&drive, PATIENCE).expect("it answers"))
+    }
+
     fn service_path(&self) -> PathBuf {
         let mut path = self.socket.clone().into_os_string();
         path.push(format!("_{SERVICE}"));
@@ -276,6 +316,11 @@ impl Host {
         match self.kind {
             Kind::BlockSync | Kind::BlockAsync | Kind::BlockLimited => self.resize(slot, bytes),
             Kind::BlockOverlay | Kind::BlockQueues | Kind::Rng | Kind::Pmem | Kind::Console => {
+                Some(())
+            }
+            Kind::VhostUserBlock => {
+                let (request, how, said) = (bytes.byte()?, bytes.byte()?, bytes.run()?);
+                self.back_end.as_ref()?.trouble(request, how, said);
                 Some(())
             }
             Kind::Net | Kind::NetPairs => self.exchange_frames(bytes),

@@ -218,7 +218,7 @@ impl VirtioDevice for VhostUserBlock {
     /// A driver that gives up a lost disk and starts anew gets a new back end, if there is one.
     fn reset(&mut self) {
         self.has_run = false;
-        let is_gone = self.back_end.lock().is_gone();
+        let is_gone = self.back_end.lock().look().is_err();
         if is_gone && self.reconnect().is_ok() {
             tracing::info!("drive with socket {}: connected anew", self.path.display());
         }

@@ -163,10 +163,10 @@ impl BackEnd {
         })
     }
 
-    /// Looks whether the back end is still there, after its socket became ready.
+    /// Looks whether the back end is still there, without waiting.
     ///
     /// # Errors
-    /// When it is not, or says what nobody asked for.
+    /// When it is not, or failed before, or says what nobody asked for.
     pub(crate) fn look(&mut self) -> Result<(), VhostUserError> {
         self.hold(SHORT_PATIENCE, |back_end| {
             if back_end.is_over() {
@@ -174,11 +174,6 @@ impl BackEnd {
             }
             Ok(())
         })
-    }
-
-    /// It failed once, so nothing more is said to it.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.connection.is_none()
     }
 
     /// What to watch for its end.

@@ -10,7 +10,7 @@ use vm_config::DeviceId;
 use super::*;
 use crate::testing::guest::{NEEDS_RESET, RUNNING};
 use crate::testing::suite::device_suite;
-use crate::testing::{FakeGuest, Guest, guest_memory};
+use crate::testing::{Bench, FakeGuest, Guest, guest_memory, shared_memory};
 use crate::virtio::transport::Transport;
 use crate::virtio::vhost_user::PATIENCE;
 
@@ -332,6 +332,18 @@ fn memory_that_is_not_shared_is_not_given_away() {
     assert_eq!(guest.status(), RUNNING | NEEDS_RESET);
     drop(guest);
     assert!(good.asked.iter().all(|request| request != SET_MEM_TABLE));
+}
+
+/// Calls, and the driver's kicks, pass without memory of ours.
+#[test]
+fn events_do_not_allocate() {
+    let script = script(None);
+    let mut disk = script.connect().unwrap();
+    let mut bench = Bench::in_memory(shared_memory(4 << 20), &mut disk, 0);
+    for _ in 0..4 {
+        assert_eq!(bench.allocations_of(CALL.0), 0);
+        assert_eq!(bench.allocations_of(SOCKET.0), 0);
+    }
 }
 
 device_suite!({
