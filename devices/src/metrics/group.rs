@@ -21,6 +21,17 @@ pub trait Group: Send + Sync {
     fn read(&self, into: &mut [u64]);
 }
 
+/// One of those that are there from the start.
+impl<G: Group + ?Sized> Group for &'static G {
+    fn about(&self) -> &'static About {
+        (**self).about()
+    }
+
+    fn read(&self, into: &mut [u64]) {
+        (**self).read(into);
+    }
+}
+
 /// The description of a [`Group`].
 #[derive(Debug)]
 pub struct About {
@@ -65,7 +76,7 @@ impl About {
 macro_rules! metric_groups {
     ($(
         $(#[doc = $about:literal])+
-        pub struct $name:ident = $key:literal {
+        $visible:vis struct $name:ident = $key:literal {
             $(
                 $(#[doc = $help:literal])+
                 pub $field:ident: $metric:ident $(in $unit:ident)?,
@@ -74,7 +85,7 @@ macro_rules! metric_groups {
     )*) => {$(
         $(#[doc = $about])+
         #[derive(Debug, Default)]
-        pub struct $name {
+        $visible struct $name {
             $($(#[doc = $help])+ pub $field: $crate::metrics::$metric,)*
         }
 

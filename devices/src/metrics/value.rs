@@ -180,6 +180,12 @@ impl Latency {
         self.sum_ns.fetch_add(all_ns, Ordering::Relaxed);
     }
 
+    /// How long they took together.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.sum_ns.load(Ordering::Relaxed))
+    }
+
     /// Nothing so far.
     #[must_use]
     pub const fn new() -> Self {

@@ -191,8 +191,7 @@ impl Balloon {
         if self.interval.is_zero() {
             return Err(BalloonError::NoStatistics);
         }
-        let [_, _, _, _, a, b, c, d, ..] = self.config;
-        let actual_pages = u32::from_le_bytes([a, b, c, d]);
+        let actual_pages = self.actual_pages();
         Ok(BalloonStatistics {
             target_pages: self.target_pages,
             actual_pages,
@@ -200,6 +199,23 @@ impl Balloon {
             actual_mib: actual_pages / PAGES_PER_MIB,
             guest: self.shared.figures.latest(),
         })
+    }
+
+    /// What the guest is asked to give up.
+    #[must_use]
+    pub fn target_bytes(&self) -> u64 {
+        u64::from(self.target_pages) * u64::from(pages::PAGE)
+    }
+
+    /// What the guest says it gave up.
+    #[must_use]
+    pub fn actual_bytes(&self) -> u64 {
+        u64::from(self.actual_pages()) * u64::from(pages::PAGE)
+    }
+
+    fn actual_pages(&self) -> u32 {
+        let [_, _, _, _, a, b, c, d, ..] = self.config;
+        u32::from_le_bytes([a, b, c, d])
     }
 
     /// Begins a run of hints; whoever calls then tells the driver.

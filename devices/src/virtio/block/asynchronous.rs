@@ -15,6 +15,7 @@ mod order;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::sync::Arc;
+use std::time::Instant;
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::GuestAddress;
@@ -23,6 +24,7 @@ use vmm_sys_util::epoll::EventSet;
 use order::Commit;
 
 use super::request::{Op, Range, Request};
+use super::stretch::Direction;
 use super::worker::{BlockWorker, Served, TURN_BYTES};
 use crate::sys::segments::Segments;
 use crate::sys::uring::{Landed, Operation, Port};
@@ -50,6 +52,8 @@ pub(super) struct AsyncWorker {
     landed: Vec<Landed>,
     /// Counts writes and flushes in the driver's order.
     sequence: u64,
+    /// When the turn began: one look at the clock for all requests that begin or end in it.
+    now: Instant,
 }
 
 struct Slot {
@@ -65,6 +69,8 @@ struct Pending {
     /// Bytes of the chain's `writable` when it began.
     room: usize,
     work: Work,
+    /// When the turn began that took it up.
+    start: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -87,6 +93,16 @@ enum Work {
     },
 }
 
+impl Work {
+    fn direction(self) -> Option<Direction> {
+        match self {
+            Self::Read { .. } => Some(Direction::Read),
+            Self::Write { .. } => Some(Direction::Write),
+            Self::Flush { .. } => None,
+        }
+    }
+}
+
 impl AsyncWorker {
     pub(super) fn new(base: BlockWorker, port: Port) -> Self {
         Self {
@@ -99,10 +115,12 @@ impl AsyncWorker {
             behind: Vec::new(),
             landed: Vec::new(),
             sequence: 0,
+            now: Instant::now(),
         }
     }
 
     fn turn(&mut self) -> Result<(), QueueError> {
+        self.now = Instant::now();
         self.land_all()?;
         self.go_on();
         if self.base.limiter.opens() {
@@ -173,6 +191,7 @@ impl AsyncWorker {
             status: request.status,
             room: slot.chain.writable.len(),
             work,
+            start: self.now,
         });
         self.start(index);
         Ok(Served::Done { cost })
@@ -357,6 +376,10 @@ impl AsyncWorker {
             self.base.metrics.execute_fails.increment();
             VIRTIO_BLK_S_IOERR
         };
+        if let Some(direction) = pending.work.direction() {
+            let latency = direction.latency(&self.base.metrics);
+            latency.record(self.now.saturating_duration_since(pending.start));
+        }
         let chain = &mut self.slots[index].chain;
         mem::swap(&mut self.base.chain, chain);
         let moved = pending.room.saturating_sub(self.base.chain.writable.len());
@@ -406,6 +429,7 @@ impl Worker for AsyncWorker {
                 tracing::error!("a disk's requests are lost: io_uring does not answer: {error}");
                 break;
             }
+            self.now = Instant::now();
             // Rings that make no sense are the driver's loss, and were reported when they were found.
             let _ = self.land_all();
         }

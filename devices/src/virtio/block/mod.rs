@@ -12,6 +12,7 @@ mod medium;
 pub mod overlay;
 pub mod request;
 mod sealing;
+mod stretch;
 mod vhost_user;
 mod worker;
 
@@ -36,6 +37,7 @@ pub use overlay::LockWait;
 use overlay::OverlayError;
 use request::{Disk, MAX_DISCARD_RANGES};
 pub use sealing::Sealing;
+use stretch::Stretch;
 pub use vhost_user::VhostUserBlock;
 use worker::BlockWorker;
 use zerocopy::IntoBytes;
@@ -144,6 +146,11 @@ impl Block {
         Changed::Inside(())
     }
 
+    /// A change was refused.
+    pub fn count_refusal(&self) {
+        self.metrics.update_fails.increment();
+    }
+
     /// What it counts.
     #[must_use]
     pub fn metrics(&self) -> Arc<BlockMetrics> {
@@ -186,6 +193,7 @@ impl Block {
             limiter,
             backend: Arc::clone(&self.backend),
             metrics: Arc::clone(&self.metrics),
+            stretch: Stretch::default(),
             memory: with.memory,
             kick: with.kick,
             interrupt: with.interrupt,

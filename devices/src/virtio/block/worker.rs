@@ -11,6 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::backend::Backend;
 use super::file::SERIAL_LEN;
 use super::request::{Disk, Malformed, Op, Range, Request, parse};
+use super::stretch::Stretch;
 use crate::GuestMemory;
 use crate::limiter::Limiter;
 use crate::metrics::BlockMetrics;
@@ -57,6 +58,7 @@ pub(super) struct BlockWorker {
     pub(super) limiter: Limiter,
     pub(super) backend: Arc<Backend>,
     pub(super) metrics: Arc<BlockMetrics>,
+    pub(super) stretch: Stretch,
     pub(super) memory: Arc<GuestMemory>,
     pub(super) kick: EventFd,
     pub(super) interrupt: Arc<dyn Interrupt>,
@@ -113,6 +115,7 @@ impl BlockWorker {
                 }
             }
         }
+        self.stretch.end(&self.metrics);
         if turn.requests == 0 {
             self.metrics.no_avail_buffer.increment();
         }
@@ -122,6 +125,7 @@ impl BlockWorker {
     /// Begins a turn over all queues.
     pub(super) fn begin_turn(&mut self) -> Result<Turn, QueueError> {
         self.queues.iter_mut().try_for_each(Queue::disable_kicks)?;
+        self.stretch.forget();
         Ok(Turn {
             requests: 0,
             bytes: 0,
@@ -262,6 +266,7 @@ impl BlockWorker {
     /// Does a request and answers it. Returns the bytes written from the start of its writable buffers.
     pub(super) fn execute(&mut self, request: Request) -> u32 {
         self.count(request.op);
+        self.stretch.next(request.op, &self.metrics);
         let Chain {
             readable, writable, ..
         } = &mut self.chain;

@@ -98,6 +98,7 @@ fn frame_is_sent_whole_with_its_header() {
     assert_eq!(got[..len], frame);
     assert_eq!(wire.sent(), [(head, 0)]);
     assert_eq!(wire.metrics.tx_packets_count.get(), 1);
+    assert!(!wire.metrics.tap_write_agg.sum().is_zero());
     assert_eq!(wire.metrics.tx_spoofed_mac_count.get(), 1);
     assert_eq!(wire.guest.irq.take(), 1);
 }

@@ -131,6 +131,24 @@ fn every_request_comes_back_once_with_its_own_data() {
 }
 
 #[test]
+fn the_time_from_a_request_to_its_end_is_counted_for_its_direction() {
+    let image = image();
+    let disk = open(&image);
+    let metrics = disk.metrics();
+    let mut guest = FakeGuest::running(Box::new(disk), 0);
+    let begin = Instant::now();
+    add(&mut guest, 0, READ, 0, 2);
+    wait_for(&mut guest, 1);
+    let (read, write) = (metrics.read_agg.sum(), metrics.write_agg.sum());
+    assert!(!read.is_zero() && read <= begin.elapsed());
+    assert!(write.is_zero());
+    add(&mut guest, 1, WRITE, 0, 2);
+    wait_for(&mut guest, 1);
+    assert!(!metrics.write_agg.sum().is_zero());
+    assert_eq!(metrics.read_agg.sum(), read);
+}
+
+#[test]
 fn flush_comes_back_after_the_writes_before_it() {
     let image = image();
     let mut guest = guest(&image);
