@@ -7,6 +7,7 @@ use std::sync::Arc;
 use devices::acpi::{Events, PanicNotice, Power, events, panic, power};
 use devices::legacy::ioapic::{self, IoApic};
 use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
+use devices::metrics::Group;
 use devices::pci::bus::{CONFIG_PORTS_LEN, ECAM_LEN};
 use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, hotplug};
 use devices::virtio::block::{self, DiskError, LockWait};
@@ -114,6 +115,8 @@ pub(crate) struct VirtioAttachment {
     pub(crate) id: DeviceId,
     pub(crate) place: Place,
     pub(crate) transport: Arc<dyn Transport>,
+    /// What it counts.
+    pub(crate) counters: Arc<dyn Group>,
     /// The memory that the guest has of it.
     pub(crate) memory: Option<MemorySlot>,
 }
@@ -334,6 +337,7 @@ impl Attached {
         place: Place,
     ) -> Result<(), AttachError> {
         let workers = Arc::new(sender.clone()) as Arc<dyn WorkerLoop>;
+        let counters = device.counters();
         let transport = match place {
             Place::Mmio(place) => self.attach_mmio(device, vm, workers, place)?,
             Place::Pci(place) => {
@@ -345,6 +349,7 @@ impl Attached {
             id,
             place,
             transport,
+            counters,
             memory: None,
         });
         Ok(())
@@ -409,6 +414,7 @@ pub(crate) fn attach_pci(
             first_gsi: place.first_gsi,
             lines,
             routes: vm.routes(),
+            metrics: vm.interrupt_metrics(),
         }),
         kick,
         doorbells: Box::new(doorbells),

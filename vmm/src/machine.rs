@@ -17,6 +17,7 @@ use crate::control::CommandError;
 use crate::event_loop::EventLoop;
 use crate::hotplug::PciSide;
 use crate::kvm::KvmVm;
+use crate::metrics::METRICS;
 use crate::placement::Placement;
 use crate::vcpu::{self, Surroundings};
 
@@ -40,13 +41,23 @@ pub(crate) struct RunningMachine {
 }
 
 impl RunningMachine {
-    /// A machine that was just built and stands still.
+    /// A machine that was just built and stands still. What it counts is told from now on.
     pub(crate) fn new(
         vm: KvmVm,
         vcpus: Vec<vcpu::Handle>,
         attached: Attached,
         command_line: String,
     ) -> Self {
+        METRICS.add("", attached.serial.metrics());
+        METRICS.add("", attached.keyboard.metrics());
+        METRICS.add("", attached.panic.metrics());
+        METRICS.add("", vm.interrupt_metrics());
+        for device in &attached.virtio {
+            METRICS.add(&device.id, Arc::clone(&device.counters));
+        }
+        for (index, vcpu) in vcpus.iter().enumerate() {
+            METRICS.add(index, vcpu.metrics());
+        }
         Self {
             console: attached.console_input(),
             vcpus,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use devices::irq::IrqLine;
 use devices::legacy::ioapic::Message;
+use devices::metrics::InterruptMetrics;
 use devices::pci::MessageLines;
 
 use crate::kvm::{InterruptRoutes, WiredLine};
@@ -17,11 +18,13 @@ pub(crate) struct MessageVectors {
     /// Wired to `first_gsi` and those that follow.
     pub(crate) lines: Vec<WiredLine>,
     pub(crate) routes: Arc<InterruptRoutes>,
+    pub(crate) metrics: Arc<InterruptMetrics>,
 }
 
 impl MessageLines for MessageVectors {
     fn route(&self, vector: u16, message: Option<Message>) {
         let gsi = self.first_gsi + u32::from(vector);
+        self.metrics.config_updates.increment();
         if let Err(error) = self.routes.set(gsi, message) {
             // A guest can program nonsense; it then gets no interrupt from this vector.
             tracing::debug!("interrupt route of vector {vector}, GSI {gsi}, refused: {error}");

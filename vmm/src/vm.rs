@@ -13,6 +13,7 @@ use crate::control::{Command, CommandError, Mailbox};
 use crate::diagnosis::{self, Doctor};
 use crate::event_loop::{EventLoop, Message, Sender};
 use crate::machine::RunningMachine;
+use crate::metrics::METRICS;
 use crate::published::{NoticeBoard, VmState};
 use crate::{ExitReason, Lifecycle};
 
@@ -41,6 +42,7 @@ pub fn run(mailbox: Mailbox, transport: DeviceTransport, mmds: Mmds) -> ExitReas
         Ok(event_loop) => event_loop,
         Err(error) => return ExitReason::EventLoop(error.to_string()),
     };
+    METRICS.add("", mmds.metrics());
     // Never dropped: the process is about to end, and the kernel takes things apart faster than we could.
     let mut vm = ManuallyDrop::new(Vm {
         lifecycle: Lifecycle::NotStarted,

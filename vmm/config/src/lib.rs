@@ -15,6 +15,7 @@ mod limits;
 mod logger;
 mod machine;
 mod memory_hotplug;
+mod metrics;
 mod mmds;
 mod pmem;
 mod serial;
@@ -42,6 +43,7 @@ pub use machine::{CpuTemplate, HugePages, MAX_VCPUS, Machine, MachinePatch};
 pub use memory_hotplug::{
     MemoryHotplugConfig, MemoryHotplugError, MemoryHotplugPatch, MemoryHotplugStatus,
 };
+pub use metrics::MetricsConfig;
 pub use mmds::{MmdsConfig, MmdsConfigError, MmdsVersion};
 pub use pmem::{PmemConfig, PmemPatch};
 pub use serial::SerialConfig;

@@ -46,6 +46,7 @@ impl Command for InstanceStart {
         vm.machine = Some(machine);
         vm.lifecycle = Lifecycle::Running;
         diagnosis::on_start(vm);
+        vm.begin_metrics();
         Ok(())
     }
 }

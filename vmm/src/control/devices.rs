@@ -154,7 +154,11 @@ impl Command for PatchDrive {
         }
         let drive = &vm.config.drives[place].config;
         let patched = drive.patched(&patch);
-        let change = BlockChange::prepare(drive, &patch).map_err(|why| refuse(why.into()))?;
+        let change = BlockChange::prepare(drive, &patch).map_err(|why| {
+            let machine = vm.machine.as_ref();
+            machine.map(|machine| machine.look(&patch.drive_id, Block::count_refusal));
+            refuse(why.into())
+        })?;
         let old = vm.change_machine(|machine| {
             machine
                 .change_device(&patch.drive_id, |block: &mut Block| block.change(change))

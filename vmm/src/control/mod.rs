@@ -12,6 +12,7 @@ mod error;
 mod hotplug;
 mod machine;
 mod memory_hotplug;
+mod metrics;
 mod mmds;
 mod plug;
 mod pmem;
@@ -41,6 +42,7 @@ pub use machine::{PatchMachine, PutCpuConfig, PutMachine};
 pub use memory_hotplug::{
     GetMemoryHotplug, MemoryHotplugUpdateError, PatchMemoryHotplug, PutMemoryHotplug,
 };
+pub use metrics::{FlushMetrics, GetMetrics, PutMetrics};
 pub use mmds::{GetMmds, MmdsConfigError, PatchMmds, PutMmds, PutMmdsConfig};
 pub use pmem::{PatchPmem, PmemConfigError, PutPmem};
 pub use serial::PutSerial;

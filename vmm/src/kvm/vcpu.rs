@@ -3,8 +3,10 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
 
 use devices::Registers;
+use devices::metrics::{Counter, Latency};
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
     KVM_SYSTEM_EVENT_SHUTDOWN, kvm_fpu, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_sregs,
@@ -17,6 +19,7 @@ use super::exits::{Exit, ExitKind, ExitLog};
 use super::over_memory::VmOverMemory;
 use super::{KvmError, MsrChangeError};
 use crate::ExitReason;
+use crate::metrics::VcpuMetrics;
 
 /// Register state of a vCPU that boots. Application processors wait for a start-up interrupt instead, so
 /// only their CPUID, MSRs and local APIC are set.
@@ -86,6 +89,7 @@ pub struct Vcpu {
     access_size: AccessSize,
     immediate_exit: ImmediateExit,
     exits: Arc<ExitLog>,
+    metrics: Arc<VcpuMetrics>,
     physical_bits: u32,
     /// Keeps mapped what the guest may touch.
     _vm: Arc<VmOverMemory>,
@@ -169,6 +173,7 @@ impl Vcpu {
             access_size: AccessSize::of(&mut fd),
             immediate_exit: ImmediateExit::of(&mut fd),
             exits: Arc::default(),
+            metrics: Arc::default(),
             physical_bits: 0,
             fd,
             _vm: vm,
@@ -178,6 +183,11 @@ impl Vcpu {
     /// The way to stop it from another thread; must not be used after this vCPU is dropped.
     pub fn kick(&self) -> Kick {
         Kick(self.immediate_exit)
+    }
+
+    /// What it counts. No other thread writes there.
+    pub fn metrics(&self) -> Arc<VcpuMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// What it left the guest for.
@@ -256,7 +266,13 @@ impl Vcpu {
     /// Runs the guest until it needs something. Port and memory accesses become accesses to `ports` and `mmio`.
     pub fn run(&mut self, ports: &dyn Registers, mmio: &dyn Registers) -> Turn {
         let outcome = match self.fd.run() {
-            Ok(exit) => serve(exit, &self.access_size, &self.exits, ports, mmio),
+            Ok(exit) => {
+                let watch = Watch {
+                    exits: &self.exits,
+                    metrics: &self.metrics,
+                };
+                serve(exit, &self.access_size, &watch, ports, mmio)
+            }
             Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => {
                 self.exits.count(ExitKind::Interrupted);
                 Outcome::Interrupted
@@ -275,7 +291,11 @@ impl Vcpu {
                 self.immediate_exit.clear();
                 Turn::Interrupted
             }
-            Outcome::Ended(end) => Turn::Ended(self.reason(end)),
+            Outcome::Ended(end) => {
+                let is_failure = !matches!(end, End::Reset);
+                self.metrics.failures.add(is_failure.into());
+                Turn::Ended(self.reason(end))
+            }
         }
     }
 
@@ -302,10 +322,14 @@ impl Vcpu {
     /// running the guest. A wide or repeated access has more parts, each an exit of its own.
     pub fn finish_access(&mut self, ports: &dyn Registers, mmio: &dyn Registers) {
         self.immediate_exit.set();
+        let watch = Watch {
+            exits: &self.exits,
+            metrics: &self.metrics,
+        };
         // It ends with EINTR by design; a real failure shows at the next run.
         while let Ok(exit) = self.fd.run()
             && matches!(
-                serve(exit, &self.access_size, &self.exits, ports, mmio),
+                serve(exit, &self.access_size, &watch, ports, mmio),
                 Outcome::Served
             )
         {}
@@ -331,14 +355,30 @@ enum End {
     Other(String),
 }
 
+/// What notes exits.
+struct Watch<'a> {
+    exits: &'a ExitLog,
+    metrics: &'a VcpuMetrics,
+}
+
+/// Counts an access, and how long `access` takes.
+fn timed(count: &Counter, latency: &Latency, access: impl FnOnce()) -> Outcome {
+    let start = Instant::now();
+    access();
+    latency.record(start.elapsed());
+    count.increment();
+    Outcome::Served
+}
+
 /// Turns an access into one of `ports` or `mmio`.
 fn serve(
     exit: VcpuExit<'_>,
     access_size: &AccessSize,
-    exits: &ExitLog,
+    watch: &Watch<'_>,
     ports: &dyn Registers,
     mmio: &dyn Registers,
 ) -> Outcome {
+    let Watch { exits, metrics } = watch;
     let accessed = |kind, address, size: usize| {
         exits.record(Exit {
             kind,
@@ -350,27 +390,29 @@ fn serve(
     let end = match exit {
         VcpuExit::IoIn(port, data) => {
             accessed(ExitKind::PortRead, port.into(), access_size.get());
-            for access in data.chunks_mut(access_size.get()) {
-                ports.read(port.into(), access);
-            }
-            return Outcome::Served;
+            return timed(&metrics.exit_io_in, &metrics.exit_io_in_agg, || {
+                for access in data.chunks_mut(access_size.get()) {
+                    ports.read(port.into(), access);
+                }
+            });
         }
         VcpuExit::IoOut(port, data) => {
             accessed(ExitKind::PortWrite, port.into(), access_size.get());
-            for access in data.chunks(access_size.get()) {
-                ports.write(port.into(), access);
-            }
-            return Outcome::Served;
+            return timed(&metrics.exit_io_out, &metrics.exit_io_out_agg, || {
+                for access in data.chunks(access_size.get()) {
+                    ports.write(port.into(), access);
+                }
+            });
         }
         VcpuExit::MmioRead(address, data) => {
             accessed(ExitKind::MmioRead, address, data.len());
-            mmio.read(address, data);
-            return Outcome::Served;
+            let (count, latency) = (&metrics.exit_mmio_read, &metrics.exit_mmio_read_agg);
+            return timed(count, latency, || mmio.read(address, data));
         }
         VcpuExit::MmioWrite(address, data) => {
             accessed(ExitKind::MmioWrite, address, data.len());
-            mmio.write(address, data);
-            return Outcome::Served;
+            let (count, latency) = (&metrics.exit_mmio_write, &metrics.exit_mmio_write_agg);
+            return timed(count, latency, || mmio.write(address, data));
         }
         // The I/O APIC has edge-triggered pins only: nothing waits for an end of interrupt.
         VcpuExit::IoapicEoi(_) => {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use devices::GuestMemory;
+use devices::metrics::InterruptMetrics;
 use kvm_bindings::{CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use vm_config::KvmCapability;
@@ -43,6 +44,7 @@ pub struct KvmVm {
     slots: Arc<MemorySlots>,
     routes: Arc<InterruptRoutes>,
     controllers: InterruptControllers,
+    interrupts: Arc<InterruptMetrics>,
 }
 
 impl Host {
@@ -145,6 +147,7 @@ impl Host {
             vm,
             slots,
             controllers,
+            interrupts: Arc::default(),
         })
     }
 
@@ -225,7 +228,14 @@ impl KvmVm {
     /// # Errors
     /// When KVM refuses.
     pub fn wire_interrupt(&self, line: EventFd, gsi: u32) -> Result<WiredLine, KvmError> {
-        WiredLine::new(Arc::clone(&self.vm), line, gsi)
+        let metrics = Arc::clone(&self.interrupts);
+        WiredLine::new(Arc::clone(&self.vm), line, gsi, metrics)
+    }
+
+    /// What is counted of interrupts.
+    #[must_use]
+    pub fn interrupt_metrics(&self) -> Arc<InterruptMetrics> {
+        Arc::clone(&self.interrupts)
     }
 
     /// Makes any guest write to one of `offsets` in a window a write to `kick`, as long as this is kept. The window is in

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use devices::irq::IrqLine;
+use devices::metrics::InterruptMetrics;
 use devices::pci::Doorbells;
 use kvm_ioctls::{IoEventAddress, NoDatamatch};
 use vmm_sys_util::eventfd::EventFd;
@@ -16,18 +17,30 @@ pub struct WiredLine {
     vm: Arc<VmOverMemory>,
     line: EventFd,
     gsi: u32,
+    metrics: Arc<InterruptMetrics>,
 }
 
 impl WiredLine {
-    pub(super) fn new(vm: Arc<VmOverMemory>, line: EventFd, gsi: u32) -> Result<Self, KvmError> {
+    pub(super) fn new(
+        vm: Arc<VmOverMemory>,
+        line: EventFd,
+        gsi: u32,
+        metrics: Arc<InterruptMetrics>,
+    ) -> Result<Self, KvmError> {
         vm.register_irqfd(&line, gsi)
             .map_err(KvmError::call("KVM_IRQFD"))?;
-        Ok(Self { vm, line, gsi })
+        Ok(Self {
+            vm,
+            line,
+            gsi,
+            metrics,
+        })
     }
 }
 
 impl IrqLine for WiredLine {
     fn raise(&self) {
+        self.metrics.triggers.increment();
         self.line.raise();
     }
 }

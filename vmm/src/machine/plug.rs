@@ -11,6 +11,7 @@ use crate::Lifecycle;
 use crate::attach::{AttachError, VirtioAttachment, attach_pci};
 use crate::event_loop::{EventLoop, Sender};
 use crate::kvm::{KvmVm, MemorySlot};
+use crate::metrics::METRICS;
 use crate::placement::Place;
 
 /// A device on the bus, as a removal sees it.
@@ -50,12 +51,15 @@ impl RunningMachine {
             unreachable!("the caller has asked for a bus")
         };
         let workers = Arc::new(sender.clone()) as Arc<dyn WorkerLoop>;
+        let counters = device.counters();
         let attached = attach_pci(pci, device, &self.vm, workers, at);
         let transport = attached.inspect_err(|_| self.placement.release(place))?;
+        METRICS.add(&id, Arc::clone(&counters));
         self.virtio.push(VirtioAttachment {
             id,
             place,
             transport,
+            counters,
             memory,
         });
         pci.hotplug.insert(at.device);
@@ -118,6 +122,7 @@ impl RunningMachine {
             self.run_vcpus();
         }
         let place = attachment.place;
+        METRICS.remove(&attachment.counters);
         // The last that hold it: vCPUs find it on the bus only. Closing a tap may take a while, and nobody waits.
         drop((attachment, function));
         self.placement.release(place);

@@ -2,6 +2,7 @@
 //! its own, which no other thread writes.
 
 use devices::metric_groups;
+use devices::metrics::Group;
 
 /// What the process counts, besides its devices and vCPUs.
 #[derive(Debug, Default)]
@@ -44,6 +45,22 @@ impl ProcessMetrics {
             vmm: VmmMetrics::new(),
             signals: SignalMetrics::new(),
         }
+    }
+
+    /// All of them.
+    pub(super) fn groups(&'static self) -> [&'static dyn Group; 10] {
+        [
+            &self.api_server,
+            &self.deprecated_api,
+            &self.get_api_requests,
+            &self.latencies_us,
+            &self.logger,
+            &self.patch_api_requests,
+            &self.put_api_requests,
+            &self.seccomp,
+            &self.vmm,
+            &self.signals,
+        ]
     }
 }
 

@@ -20,6 +20,7 @@ use crate::ExitReason;
 use crate::bus::Bus;
 use crate::event_loop::{Message, Sender};
 use crate::kvm::{BootError, BootState, ExitLog, Kick, KvmError, Turn, Vcpu, VcpuState};
+use crate::metrics::VcpuMetrics;
 
 /// Stack of a vCPU thread: it handles one exit at a time, without recursion.
 const STACK_BYTES: usize = 128 << 10;
@@ -90,6 +91,7 @@ pub(crate) struct Handle {
     /// Set before a kick, cleared by the vCPU when it looks: `PARK`, `REQUEST`.
     wishes: Arc<AtomicU8>,
     exits: Arc<ExitLog>,
+    metrics: Arc<VcpuMetrics>,
     // The thread owns the `Vcpu` and ends only after `requests` is gone, so this stays valid.
     kick: Kick,
     /// `None` once it is joined.
@@ -115,6 +117,7 @@ impl Handle {
         let wishes = Arc::new(AtomicU8::new(0));
         let exits = vcpu.exits();
         let kick = vcpu.kick();
+        let metrics = vcpu.metrics();
         let thread = Thread {
             vcpu,
             index,
@@ -130,9 +133,15 @@ impl Handle {
             requests,
             wishes,
             exits,
+            metrics,
             kick,
             thread: Some(thread),
         })
+    }
+
+    /// What it counts.
+    pub(crate) fn metrics(&self) -> Arc<VcpuMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Sets the state the vCPU boots with; the answer comes through the channel.

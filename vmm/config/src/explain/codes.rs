@@ -123,11 +123,13 @@ codes! {
     MmdsTooLarge "mmds_too_large": "the metadata is larger than the store", "make it smaller, or raise --mmds-size-limit";
     MmdsInterfaces "mmds_interfaces": "network_interfaces of /mmds/config is empty, or names an interface that cannot have the service", "PUT /network-interfaces/{id} first, without backend Vhost, and name it";
     MmdsAddress "mmds_address": "ipv4_address is not one that the service can have", "use 169.254.1.0 to 169.254.254.255";
-    // Vsock, console, serial, logger.
+    // Vsock, console, serial, logger, metrics.
     VsockSocket "vsock_socket": "the vsock device's socket cannot be made", "check uds_path, as this process sees it";
     ConsoleFile "console_file": "the console's file cannot be opened", "check output_path, as this process sees it";
     SerialFile "serial_file": "the serial port's file or standard output cannot be used", "check serial_out_path, as this process sees it";
     LoggerFile "logger_file": "the log's target cannot be opened", "check log_path, as this process sees it";
+    MetricsFile "metrics_file": "the metrics file cannot be opened", "check metrics_path, as this process sees it";
+    MetricsAgain "metrics_again": "there is a metrics file already", "configure it once: --metrics-path, the configuration file or PUT /metrics";
     KeyboardFull "keyboard_full": "the guest does not read its keyboard", "try again once the guest has booted, or use SendPowerButton";
     // Balloon and memory hotplug.
     BalloonTooLarge "balloon_too_large": "amount_mib is more than the guest has", "use a smaller amount_mib";

@@ -32,6 +32,7 @@ impl Explain for CommandError {
             Self::SnapshotCreate(inner) => return FaultKind::Inner(inner),
             Self::SnapshotLoad(inner) => return FaultKind::Inner(inner),
             Self::Logger(_) => FaultCode::LoggerFile,
+            Self::Metrics(inner) => return FaultKind::Inner(inner),
         })
     }
 }

@@ -23,6 +23,7 @@ use super::snapshot::{SnapshotCreateError, SnapshotLoadError};
 use crate::attach::AttachError;
 use crate::boot::cmdline::CmdlineError;
 use crate::builder::StartError;
+use crate::metrics::MetricsError;
 
 /// Why a request was refused. Printed with its chain of sources, joined by `: `, this is the API's
 /// `fault_message`; the wording is what existing clients look for.
@@ -103,6 +104,9 @@ pub enum CommandError {
     /// `PUT /logger`.
     #[error("Logger error")]
     Logger(#[source] io::Error),
+    /// `PUT /metrics`.
+    #[error("Metrics error")]
+    Metrics(#[from] MetricsError),
 }
 
 /// A boot source that cannot be.
