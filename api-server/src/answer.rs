@@ -8,6 +8,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use tracing::{error, info, warn};
 use vmm::control::CommandError;
+use vmm::metrics::PROCESS;
 
 use crate::error::{ApiError, Fault, chain};
 use crate::parse_failure;
@@ -18,11 +19,15 @@ pub(crate) const SERVER_NAME: &str = "Firecracker API";
 /// The `Connection` header of an answer after which the next request may follow.
 pub(crate) const KEEP_ALIVE: &str = "keep-alive";
 
+const JSON: &str = "application/json";
+
 /// Status, body and whether the request used something that will go away.
 #[derive(Debug)]
 pub(crate) struct Answer {
     status: StatusCode,
     body: Option<Vec<u8>>,
+    /// Of the body.
+    content_type: &'static str,
     /// Why it is a refusal, for the log.
     failure: Option<String>,
     /// What the request used that will go away, for the log.
@@ -44,6 +49,7 @@ impl Answer {
         Self {
             status: StatusCode::NO_CONTENT,
             body: None,
+            content_type: JSON,
             failure: None,
             deprecated: None,
         }
@@ -55,8 +61,17 @@ impl Answer {
         Self {
             status: StatusCode::OK,
             body: Some(body),
-            failure: None,
-            deprecated: None,
+            ..Self::done()
+        }
+    }
+
+    /// 200 with `text`.
+    pub(crate) fn text(text: String, content_type: &'static str) -> Self {
+        Self {
+            status: StatusCode::OK,
+            body: Some(text.into_bytes()),
+            content_type,
+            ..Self::done()
         }
     }
 
@@ -90,6 +105,8 @@ impl Answer {
             Some(failure) => error!("{failure}"),
         }
         if let Some(notice) = self.deprecated {
+            let deprecated = &PROCESS.deprecated_api;
+            deprecated.deprecated_http_api_calls.increment();
             warn!("{notice}");
         }
     }
@@ -119,7 +136,7 @@ impl Answer {
             headers.insert(deprecation, HeaderValue::from_static("true"));
         }
         if has_body {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         }
         response
     }

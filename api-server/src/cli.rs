@@ -4,10 +4,13 @@
 //! win, what follows a bare `--` is ignored, one wording per mistake), which no general parser offers.
 
 use std::fmt::Write;
+use std::num::ParseIntError;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use vm_config::{DeviceTransport, InstanceId, InstanceIdError, LogLevel, LoggerConfig};
 
+use crate::start_times::StartTimes;
 use crate::{EXIT_GENERIC, version};
 
 /// Exit code: an argument is wrong.
@@ -41,6 +44,10 @@ pub(crate) struct Options {
     pub(crate) metadata: Option<PathBuf>,
     /// What to log, and where.
     pub(crate) logger: LoggerConfig,
+    /// Where lines of metrics go.
+    pub(crate) metrics: Option<PathBuf>,
+    /// When whoever started this process did.
+    pub(crate) start: StartTimes,
     /// Largest request body in bytes.
     pub(crate) max_payload: usize,
     /// Largest metadata in bytes of JSON.
@@ -199,11 +206,7 @@ const FLAGS: &[Flag] = &[
         "JSON file with what the guest can read over MMDS.",
         None,
     ),
-    refused(value(
-        "metrics-path",
-        "File or FIFO for the metrics; not in this build.",
-        None,
-    )),
+    value("metrics-path", "File or FIFO for lines of metrics.", None),
     value(
         "mmds-size-limit",
         "Largest MMDS data store in bytes of JSON; that of a request body if absent.",
@@ -222,11 +225,11 @@ const FLAGS: &[Flag] = &[
         "no-seccomp",
         "Run without seccomp filters; this build has none.",
     )),
-    ignored(value(
+    value(
         "parent-cpu-time-us",
         "CPU time of the jailer in microseconds; the jailer says it.",
         None,
-    )),
+    ),
     switch(
         "print-cpu-template",
         "Print a vCPU of this host as a CPU template and exit.",
@@ -245,16 +248,16 @@ const FLAGS: &[Flag] = &[
         "snapshot-version",
         "Print the version of snapshots and exit; this build has none.",
     ),
-    ignored(value(
+    value(
         "start-time-cpu-us",
         "CPU time at the start in microseconds; the jailer says it.",
         None,
-    )),
-    ignored(value(
+    ),
+    value(
         "start-time-us",
         "Time of the start in microseconds; the jailer says it.",
         None,
-    )),
+    ),
     switch("version", "Print the version and exit."),
 ];
 
@@ -275,7 +278,10 @@ impl Given {
         self.text(name).is_some()
     }
 
-    fn number(&self, name: &'static str) -> Result<Option<usize>, CliError> {
+    fn number<N: FromStr<Err = ParseIntError>>(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<N>, CliError> {
         let parse = |text: &str| {
             let wrong = |_| CliError::Number {
                 name,
@@ -352,9 +358,6 @@ fn options(given: &Given) -> Result<Options, CliError> {
     if let Some((flag, _)) = refused {
         return Err(CliError::Unsupported(flag.name));
     }
-    for time in ["start-time-us", "start-time-cpu-us", "parent-cpu-time-us"] {
-        given.number(time)?;
-    }
     let config_file = given.path("config-file");
     let is_silent = given.has("no-api");
     if is_silent && config_file.is_none() {
@@ -376,6 +379,12 @@ fn options(given: &Given) -> Result<Options, CliError> {
         config_file,
         logger: logger(given)?,
         metadata: given.path("metadata"),
+        metrics: given.path("metrics-path"),
+        start: StartTimes {
+            monotonic_us: given.number("start-time-us")?,
+            cpu_us: given.number("start-time-cpu-us")?,
+            parent_cpu_us: given.number("parent-cpu-time-us")?,
+        },
         max_payload,
         mmds_size_limit: given.number("mmds-size-limit")?.unwrap_or(max_payload),
         transport: if given.has("enable-pci") {

@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use tracing::{error, info};
 use vm_config::{
-    BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, LoggerConfig, Machine,
-    MemoryHotplugConfig, MmdsConfig, NetworkInterface, PmemConfig, SerialConfig, Vsock,
+    BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, InstanceId, LoggerConfig, Machine,
+    MemoryHotplugConfig, MetricsConfig, MmdsConfig, NetworkInterface, PmemConfig, SerialConfig,
+    Vsock,
 };
 use vmm::control::{
     Command, CommandError, Control, InstanceStart, PutBalloon, PutBootSource, PutConsole,
-    PutCpuConfig, PutDrive, PutEntropy, PutMachine, PutMemoryHotplug, PutMmdsConfig,
+    PutCpuConfig, PutDrive, PutEntropy, PutMachine, PutMemoryHotplug, PutMetrics, PutMmdsConfig,
     PutNetworkInterface, PutPmem, PutSerial, PutVsock,
 };
 
@@ -38,7 +38,7 @@ struct ConfigFile {
     entropy: Option<Entropy>,
     console: Option<ConsoleConfig>,
     memory_hotplug: Option<MemoryHotplugConfig>,
-    metrics: Option<IgnoredAny>,
+    metrics: Option<MetricsConfig>,
     mmds_config: Option<MmdsConfig>,
     vsock: Option<Vsock>,
 }
@@ -55,17 +55,19 @@ enum ConfigFileError {
     Json(#[from] serde_json::Error),
     #[error("Logger error: Failed to open target file: {0}")]
     Logger(std::io::Error),
-    #[error("{0} is not supported by this build; remove it from the file")]
-    Unsupported(&'static str),
 }
 
 /// Reads the file at `path` and queues all it says, ending with the start of the microVM, before any request
 /// of a client can be queued. A failure ends the process, here or later on the event loop.
-pub(crate) fn apply(path: &Path, control: &Control) {
+pub(crate) fn apply(path: &Path, id: &InstanceId, control: &Control) {
     let file = match read(path) {
         Ok(file) => file,
         Err(why) => give_up(&why.to_string()),
     };
+    if let Some(config) = file.metrics {
+        let id = id.clone();
+        queue(control, PutMetrics { config, id });
+    }
     if let Some(machine) = file.machine_config {
         queue(control, PutMachine(machine));
     }
@@ -121,27 +123,14 @@ fn read(path: &Path) -> Result<ConfigFile, ConfigFileError> {
     if let Some(config) = &file.logger {
         logger::configure(config).map_err(ConfigFileError::Logger)?;
     }
-    match file.unsupported() {
-        Some(key) => Err(ConfigFileError::Unsupported(key)),
-        None => Ok(file),
-    }
+    Ok(file)
 }
 
-impl ConfigFile {
-    /// The first key that this build does not serve.
-    fn unsupported(&self) -> Option<&'static str> {
-        [("\"metrics\"", self.metrics.is_some())]
-            .into_iter()
-            .find_map(|(key, is_present)| is_present.then_some(key))
-    }
-}
-
-/// Whether `text` is a configuration that this build serves.
+/// Whether `text` is a configuration.
 #[cfg(feature = "testing")]
 #[must_use]
 pub fn is_taken(text: &[u8]) -> bool {
-    let file = serde_json::from_slice::<ConfigFile>(text);
-    file.is_ok_and(|file| file.unsupported().is_none())
+    serde_json::from_slice::<ConfigFile>(text).is_ok()
 }
 
 fn queue<C: Command>(control: &Control, command: C) {
@@ -193,13 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_later_builds_are_named() {
-        for (extra, key) in [
-            (r#", "metrics": {}"#, Some("\"metrics\"")),
-            (r#", "pmem": [], "balloon": null"#, None),
-        ] {
-            let file = parse(&format!(r#", "drives": []{extra}"#)).unwrap();
-            assert_eq!(file.unsupported(), key);
-        }
+    fn unset_parts_are_null_and_a_metrics_file_has_a_path() {
+        assert!(parse(r#", "drives": [], "metrics": null, "balloon": null"#).is_ok());
+        let refused = parse(r#", "drives": [], "metrics": {}"#).err().unwrap();
+        let refused = refused.to_string();
+        assert!(
+            refused.starts_with("missing field `metrics_path`"),
+            "{refused}"
+        );
+        let properties =
+            r#", "drives": [], "metrics": {"metrics_path": "m", "properties": null, "x": 1}"#;
+        let file = parse(properties).unwrap();
+        assert!(file.metrics.is_some_and(|metrics| !metrics.emit_id));
     }
 }

@@ -53,8 +53,6 @@ pub(crate) enum ApiError {
     IdMismatch,
     #[error("The id from the path [{path}] does not match the id from the body [{body}]!")]
     InterfaceIdMismatch { path: String, body: String },
-    #[error("{0} {1} is not supported by this build; leave the request out.")]
-    Unsupported(Verb, &'static str),
 
     // Refused by the microVM.
     #[error(transparent)]
@@ -119,7 +117,6 @@ impl Explain for ApiError {
                 Category::Io | Category::Syntax | Category::Eof => FaultCode::JsonSyntax,
             },
             Self::IdMismatch | Self::InterfaceIdMismatch { .. } => FaultCode::IdMismatch,
-            Self::Unsupported(..) => FaultCode::NotInThisBuild,
             Self::Command(inner) => return FaultKind::Inner(inner),
             Self::Ended => FaultCode::MicrovmEnded,
         })

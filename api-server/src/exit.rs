@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use tracing::{error, info};
+use vmm::metrics::METRICS;
 
 /// The API socket, once it is ours.
 static SOCKET: OnceLock<PathBuf> = OnceLock::new();
@@ -37,6 +38,7 @@ pub(crate) fn leave(code: u8) -> ! {
         0 => info!("Firecracker exiting successfully. exit_code=0"),
         _ => error!("Firecracker exiting with error. exit_code={code}"),
     }
+    METRICS.flush_at_end();
     clean_up();
     vmm::process::exit(code);
 }

@@ -8,6 +8,7 @@
 mod answer;
 mod cli;
 mod config_file;
+mod counts;
 mod cpu_template;
 mod error;
 mod exit;
@@ -20,6 +21,7 @@ mod router;
 mod routes;
 mod server;
 mod signals;
+mod start_times;
 mod version;
 
 use std::io::Write;
@@ -28,7 +30,9 @@ use cli::{Invocation, Options};
 use exit::leave;
 use server::{ApiThread, Opening, Patience, Settings};
 use tracing::{error, info};
+use vm_config::MetricsConfig;
 use vmm::control::{Control, Mailbox};
+use vmm::metrics::METRICS;
 
 /// Exit code of a failure that has no code of its own.
 const EXIT_GENERIC: u8 = 1;
@@ -76,6 +80,16 @@ fn run(options: Options) -> ! {
             "Logger error: Failed to open target file: {failure}"
         ));
     }
+    if let Some(path) = &options.metrics {
+        let config = MetricsConfig {
+            metrics_path: path.clone(),
+            emit_id: false,
+            properties: None,
+        };
+        if let Err(failure) = METRICS.configure(&config, &options.id) {
+            fail(format_args!("Metrics error: {}", error::chain(&failure)));
+        }
+    }
     info!("Running Firecracker v{}", version::API_LEVEL);
     if let Err(failure) = signals::install() {
         fail(format_args!("cannot handle signals: {failure}"));
@@ -100,8 +114,9 @@ fn run(options: Options) -> ! {
         Err(failure) => fail(format_args!("{failure}")),
     };
     if let Some(path) = &options.config_file {
-        config_file::apply(path, &control);
+        config_file::apply(path, &options.id, &control);
     }
+    options.start.count();
     let transport = options.transport;
     let (api, _unused_control) = match listener {
         Some(listener) => (Some(start_api(listener, control, options)), None),

@@ -14,6 +14,7 @@ use vmm::VmState;
 use vmm::control::{Command, CommandError, Control};
 
 use crate::answer::Answer;
+use crate::counts::Counts;
 use crate::error::ApiError;
 use crate::routes::{Endpoint, unsupported};
 
@@ -116,8 +117,16 @@ impl<V: Vmm> Api<V> {
         let Some(endpoint) = endpoint else {
             return Err(unsupported::refusal(request));
         };
-        request.check_id(endpoint.path)?;
-        (endpoint.handler)(request, self).await
+        let counts = Counts::count(request);
+        let checked = request.check_id(endpoint.path);
+        let answer = match checked {
+            Ok(()) => (endpoint.handler)(request, self).await,
+            Err(refused) => Err(refused),
+        };
+        if let (Some(counts), Err(refused)) = (counts, &answer) {
+            counts.refused(refused);
+        }
+        answer
     }
 }
 

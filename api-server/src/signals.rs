@@ -4,23 +4,26 @@
 //! and allocates nothing.
 
 use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::c_int;
+use rustix::time::{ClockId, clock_gettime};
 use signal_hook::low_level::emulate_default_handler;
 use tracing::error;
+use vmm::metrics::{METRICS, PROCESS, Tally};
 use vmm::process::{Cause, OnSignal, on_signal};
 
 use crate::{exit, logger};
 
-/// Signals after which the process cannot go on, and their exit codes.
-const FATAL: [(c_int, u8); 7] = [
-    (libc::SIGSYS, 148),
-    (libc::SIGBUS, 149),
-    (libc::SIGSEGV, 150),
-    (libc::SIGXFSZ, 151),
-    (libc::SIGXCPU, 154),
-    (libc::SIGHUP, 156),
-    (libc::SIGILL, 157),
+/// Signals after which the process cannot go on, their exit codes, and where they are counted.
+static FATAL: [(c_int, u8, &Tally); 7] = [
+    (libc::SIGSYS, 148, &PROCESS.seccomp.num_faults),
+    (libc::SIGBUS, 149, &PROCESS.signals.sigbus),
+    (libc::SIGSEGV, 150, &PROCESS.signals.sigsegv),
+    (libc::SIGXFSZ, 151, &PROCESS.signals.sigxfsz),
+    (libc::SIGXCPU, 154, &PROCESS.signals.sigxcpu),
+    (libc::SIGHUP, 156, &PROCESS.signals.sighup),
+    (libc::SIGILL, 157, &PROCESS.signals.sigill),
 ];
 
 /// Signals by which a user ends the process.
@@ -31,9 +34,10 @@ const REQUESTS: [c_int; 2] = [libc::SIGTERM, libc::SIGINT];
 /// # Errors
 /// When the host refuses a handler.
 pub(crate) fn install() -> Result<(), vmm_sys_util::errno::Error> {
-    for (signal, _) in FATAL {
-        on_signal::<Fatal>(signal)?;
+    for (signal, ..) in &FATAL {
+        on_signal::<Fatal>(*signal)?;
     }
+    on_signal::<BrokenPipe>(libc::SIGPIPE)?;
     for signal in REQUESTS {
         on_signal::<AskedToEnd>(signal)?;
     }
@@ -46,8 +50,11 @@ struct Fatal;
 
 impl OnSignal for Fatal {
     fn handle(signal: c_int, cause: Cause) {
-        let known = FATAL.iter().find(|(number, _)| *number == signal);
-        let exit_code = known.map_or(1, |(_, code)| *code);
+        let known = FATAL.iter().find(|(number, ..)| *number == signal);
+        let exit_code = known.map_or(1, |(_, code, count)| {
+            count.increment();
+            *code
+        });
         let Cause { code, system_call } = cause;
         logger::write_from_signal(format_args!(
             "Shutting down VM after intercepting signal {signal}, code {code}."
@@ -57,6 +64,7 @@ impl OnSignal for Fatal {
                 "Shutting down VM after intercepting a bad syscall ({number})."
             ));
         }
+        METRICS.flush_at_end();
         exit::clean_up();
         logger::write_from_signal(format_args!(
             "Firecracker exiting with error. exit_code={exit_code}"
@@ -65,11 +73,28 @@ impl OnSignal for Fatal {
     }
 }
 
+/// Somebody closed the other end of a pipe or socket: whoever wrote there hears of it, so the process goes on.
+struct BrokenPipe;
+
+impl OnSignal for BrokenPipe {
+    fn handle(signal: c_int, _: Cause) {
+        /// The second of the last line, counted from 1.
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        PROCESS.signals.sigpipe.increment();
+        // A guest may cause many, and a log that goes to a closed pipe one for each line: one line a second.
+        let now = clock_gettime(ClockId::Monotonic).tv_sec.unsigned_abs() + 1;
+        if LAST.swap(now, Ordering::Relaxed) != now {
+            logger::write_from_signal(format_args!("Received signal {signal}"));
+        }
+    }
+}
+
 /// Cleans up, then lets the signal do what it does by default, so that a parent sees its usual status.
 struct AskedToEnd;
 
 impl OnSignal for AskedToEnd {
     fn handle(signal: c_int, _: Cause) {
+        METRICS.flush_at_end();
         exit::clean_up();
         let _ = emulate_default_handler(signal);
         // Only if that failed.
@@ -80,5 +105,7 @@ impl OnSignal for AskedToEnd {
 fn on_panic(panic: &PanicHookInfo<'_>) {
     error!("Firecracker {panic}");
     eprintln!("{panic}");
+    PROCESS.vmm.panic_count.increment();
+    METRICS.flush_at_end();
     exit::clean_up();
 }

@@ -5,6 +5,7 @@
 
 mod answer;
 mod config_file;
+mod counts;
 mod cpu_template;
 mod error;
 mod exit;

@@ -443,3 +443,138 @@ fn standard_output_may_go_away() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// The lines of the metrics file so far.
+fn metrics(path: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines.collect()
+}
+
+#[test]
+fn a_signal_is_counted_in_a_last_line() {
+    for (name, key, code) in [
+        ("SEGV", "sigsegv", 150),
+        ("BUS", "sigbus", 149),
+        ("XFSZ", "sigxfsz", 151),
+        ("XCPU", "sigxcpu", 154),
+        ("HUP", "sighup", 156),
+        ("ILL", "sigill", 157),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("metrics");
+        let mut running = Running::start(&["--metrics-path", path.to_str().unwrap()]);
+        assert_eq!(running.signal(name).code(), Some(code));
+        let lines = metrics(&path);
+        assert_eq!(lines.len(), 1, "{name}");
+        for (other, count) in lines[0]["signals"].as_object().unwrap() {
+            assert_eq!(*count, u64::from(other == key), "{other} after {name}");
+        }
+    }
+}
+
+#[test]
+fn a_filtered_system_call_and_a_request_to_end_leave_a_last_line() {
+    for (name, faults) in [("SYS", 1), ("TERM", 0), ("INT", 0)] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("metrics");
+        let mut running = Running::start(&["--metrics-path", path.to_str().unwrap()]);
+        running.signal(name);
+        let lines = metrics(&path);
+        assert_eq!(lines.len(), 1, "{name}");
+        assert_eq!(lines[0]["seccomp"]["num_faults"], faults, "{name}");
+        assert_eq!(lines[0]["get_api_requests"]["instance_info_count"], 1);
+    }
+}
+
+#[test]
+fn a_broken_pipe_is_counted_and_the_process_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("metrics");
+    let mut running = Running::start(&["--metrics-path", path.to_str().unwrap()]);
+    let pid = running.child.id().to_string();
+    running.client.get("/", None).unwrap();
+    let kill = |name: &str| Command::new("kill").args(["-s", name, &pid]).status();
+    for _ in 0..3 {
+        assert!(kill("PIPE").unwrap().success());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running.client.get("/", None).unwrap();
+    assert!(running.log().contains("Received signal 13"));
+    running.signal("TERM");
+    assert_eq!(metrics(&path)[0]["signals"]["sigpipe"], 3);
+}
+
+#[test]
+fn an_output_that_nobody_reads_any_more_ends_nothing() {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("api.sock");
+    let mut command = program();
+    command.arg("--api-sock").arg(&socket);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut client = Client::connect_within(&socket, SOON).unwrap();
+    client.set_timeout(Some(SOON)).unwrap();
+    client.get("/", None).unwrap();
+    drop(child.stdout.take());
+    // Each line of the log is a signal, and what the handler logs is one more.
+    for _ in 0..5 {
+        assert_eq!(client.get("/", None).unwrap().status, 200);
+    }
+    let text = client.get("/metrics", None).unwrap().body.unwrap();
+    assert!(
+        !text
+            .as_str()
+            .unwrap()
+            .contains("cloister_signals_sigpipe_total 0\n")
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_time_since_the_jailer_began_is_told() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("metrics");
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now_us = u64::try_from(now.tv_sec).unwrap() * 1_000_000;
+    let mut running = Running::start(&[
+        "--metrics-path",
+        path.to_str().unwrap(),
+        "--start-time-us",
+        &(now_us - 5_000_000).to_string(),
+        "--start-time-cpu-us",
+        "0",
+        "--parent-cpu-time-us",
+        "7000000",
+    ]);
+    running.signal("TERM");
+    let start = &metrics(&path)[0]["api_server"];
+    let took = |key| start[key].as_u64().unwrap();
+    assert!(
+        (5_000_000..65_000_000).contains(&took("process_startup_time_us")),
+        "{start}"
+    );
+    assert!(
+        (7_000_000..17_000_000).contains(&took("process_startup_time_cpu_us")),
+        "{start}"
+    );
+}
+
+#[test]
+fn metrics_of_the_flag_are_configured_once_and_unusable_ones_end_the_process() {
+    let output = run(&["--metrics-path", "/nonexistent/metrics"]);
+    assert_eq!(output.status.code(), Some(1));
+    let lead = "Metrics error: Cannot initialize the metrics system due to bad user input: ";
+    assert!(
+        text(&output.stdout).contains(lead),
+        "{}",
+        text(&output.stdout)
+    );
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("metrics");
+    let mut running = Running::start(&["--metrics-path", path.to_str().unwrap()]);
+    let body = json!({ "metrics_path": path });
+    let answer = running.client.put("/metrics", Some(&body)).unwrap();
+    let again = format!("{lead}Reinitialization of metrics not allowed.");
+    assert_eq!(answer.fault(), Some(again.as_str()));
+}

@@ -20,7 +20,7 @@ pub struct Response {
     pub status: u16,
     /// The headers in their order, names as sent.
     pub headers: Vec<(String, String)>,
-    /// The body, if there is one.
+    /// The body, if there is one; what is not JSON is a text.
     pub body: Option<Value>,
 }
 
@@ -41,6 +41,19 @@ impl Response {
         self.body.as_ref()?.get("fault_message")?.as_str()
     }
 
+    /// What says that it is another type is text.
+    fn decode(&self, body: &[u8]) -> Result<Value, ClientError> {
+        match self.header("content-type") {
+            Some(other) if !other.starts_with("application/json") => {
+                let text = std::str::from_utf8(body);
+                let text =
+                    text.map_err(|_| ClientError::Malformed("a body that is no text".to_owned()));
+                Ok(Value::from(text?))
+            }
+            _ => Ok(serde_json::from_slice(body)?),
+        }
+    }
+
     /// Whether the request was done.
     #[must_use]
     pub fn is_success(&self) -> bool {
@@ -58,7 +71,7 @@ pub(crate) fn read(stream: &mut impl BufRead) -> Result<(Response, bool), Client
         let mut body = vec![0; len];
         stream.read_exact(&mut body)?;
         response.body = (!body.is_empty())
-            .then(|| serde_json::from_slice(&body))
+            .then(|| response.decode(&body))
             .transpose()?;
     }
     let is_last = response

@@ -1,10 +1,7 @@
 //! `PUT /actions`: what a client can make the microVM do.
 
 use serde::Deserialize;
-use vmm::control::{
-    AFTER_START, Command, CommandError, InstanceStart, SendCtrlAltDel, SendPowerButton,
-};
-use vmm::{Lifecycle, Vm};
+use vmm::control::{FlushMetrics, InstanceStart, SendCtrlAltDel, SendPowerButton};
 
 use crate::answer::Answer;
 use crate::error::ApiError;
@@ -16,7 +13,7 @@ use crate::router::{Api, Request, Vmm};
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 enum ActionType {
-    /// Write the metrics now, where a file for them was configured. This build has none and writes nothing.
+    /// Write a line of metrics now, where a file for them was configured.
     FlushMetrics,
     /// Boot.
     InstanceStart,
@@ -33,18 +30,6 @@ enum ActionType {
 pub(super) struct Action {
     /// What to do.
     action_type: ActionType,
-}
-
-/// Writes the metrics where a file for them was configured. This build refuses `PUT /metrics`, so there is none.
-struct FlushMetrics;
-
-impl Command for FlushMetrics {
-    type Reply = ();
-    const ALLOWED: &'static [Lifecycle] = AFTER_START;
-
-    fn run(self, _: &mut Vm) -> Result<(), CommandError> {
-        Ok(())
-    }
 }
 
 /// Does one thing.

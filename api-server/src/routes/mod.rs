@@ -11,6 +11,7 @@ mod diagnosis;
 mod logger;
 mod machine;
 mod memory_hotplug;
+mod metrics;
 mod mmds;
 mod pmem;
 mod serial;
@@ -82,6 +83,8 @@ endpoints! {
     Patch "/balloon/hinting/stop" balloon::stop_hinting;
     Patch "/balloon" balloon::patch_balloon;
     Put "/logger" logger::put_logger;
+    Put "/metrics" metrics::put_metrics;
+    Get "/metrics" metrics::get_metrics;
     Put "/serial" serial::put_serial;
     Put "/console" console::put_console;
     Put "/actions" actions::put_action;

@@ -9,6 +9,7 @@ use vm_config::{
     MemoryHotplugConfig, MmdsConfig, NetworkInterface, PmemConfig, RateLimiter, Vsock,
 };
 use vmm::control::{Pause, Resume, VmConfig};
+use vmm::metrics::PROCESS;
 
 use super::machine;
 use crate::answer::Answer;
@@ -161,15 +162,15 @@ fn reported_pmem(pmem: PmemConfig) -> PmemConfig {
 pub(super) async fn patch_vm<V: Vmm>(request: &Request, api: &Api<V>) -> Result<Answer, ApiError> {
     let patch: VmPatch = request.json()?;
     let start = Instant::now();
-    let (name, result) = match patch.state {
-        VmState::Paused => ("pause vm", api.ask(Pause).await),
-        VmState::Resumed => ("resume vm", api.ask(Resume).await),
+    let latencies = &PROCESS.latencies_us;
+    let (name, latency, result) = match patch.state {
+        VmState::Paused => ("pause vm", &latencies.pause_vm, api.ask(Pause).await),
+        VmState::Resumed => ("resume vm", &latencies.resume_vm, api.ask(Resume).await),
     };
     if result.is_ok() {
-        info!(
-            "'{name}' API request took {} us.",
-            start.elapsed().as_micros()
-        );
+        let took = start.elapsed();
+        latency.set_us(took);
+        info!("'{name}' API request took {} us.", took.as_micros());
     }
     Ok(result.into())
 }
