@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::fs;
+
 use integration::{Tap, TestVm, vm_test};
 use serde_json::json;
 
@@ -82,4 +84,53 @@ fn what_cannot_be_is_refused_and_what_can_is_told(vm: &mut TestVm) {
     vm.put("/mmds", &json!({ "a": 1 }));
     let why = vm.refused("PUT", CONFIG, Some(&config));
     assert!(why.contains("not supported after starting"), "{why}");
+}
+
+const METADATA: &str = r#"{"name":"vm","list":["first","second"],"long":"#;
+
+/// A guest that reads its metadata: `version` of the service, on an interface with the fields of `more`.
+fn boot_reader(vm: &mut TestVm, version: &str, more: &serde_json::Value) -> Tap {
+    let tap = Tap::new();
+    let mut eth0 = json!({
+        "iface_id": "eth0", "host_dev_name": tap.name(), "guest_mac": "06:00:ac:10:00:0a",
+    });
+    for (key, value) in more.as_object().unwrap() {
+        eth0[key] = value.clone();
+    }
+    vm.put("/network-interfaces/eth0", &eth0);
+    tap.up();
+    let config = json!({ "network_interfaces": ["eth0"], "version": version });
+    vm.put("/mmds/config", &config);
+    let metadata = format!("{METADATA}\"{}\"}}", "m".repeat(10_000));
+    vm.put("/mmds", &serde_json::from_str(&metadata).unwrap());
+    vm.start();
+    tap
+}
+
+#[vm_test(kernel = "mmds", mmio, pci)]
+fn a_guest_reads_with_tokens_and_the_tap_sees_nothing_of_it(vm: &mut TestVm) {
+    vm.boot("boot_args", "wait");
+    let tap = boot_reader(vm, "V2", &json!({}));
+    vm.wait_for("connections=9");
+    let path = format!("/sys/class/net/{}/statistics/rx_packets", tap.name());
+    let seen = fs::read_to_string(path).unwrap();
+    vm.type_text("q");
+    vm.expect_pass();
+    assert_eq!(vm.value("server"), "06:01:23:45:67:01");
+    assert_eq!(vm.value("without_token"), "401");
+    assert_eq!(vm.value("token_bytes"), "48");
+    assert_eq!(vm.value("name"), "vm");
+    let json_bytes = METADATA.len() + 10_000 + 3;
+    assert_eq!(vm.value("json_bytes"), json_bytes.to_string());
+    assert_eq!(seen.trim(), "3", "frames at the tap");
+}
+
+#[vm_test(kernel = "mmds", mmio, pci)]
+fn a_guest_reads_without_tokens_under_limits(vm: &mut TestVm) {
+    let limit = json!({ "ops": { "size": 10, "refill_time": 100 } });
+    let limits = json!({ "rx_rate_limiter": limit, "tx_rate_limiter": limit });
+    let _tap = boot_reader(vm, "V1", &limits);
+    vm.expect_pass();
+    assert_eq!(vm.value("without_token"), "200");
+    assert_eq!(vm.value("name"), "vm");
 }

@@ -23,6 +23,7 @@ pub mod echo;
 pub mod gates;
 pub mod handed;
 pub mod hotplug;
+pub mod http_client;
 pub mod interrupts;
 pub mod keyboard;
 pub mod paging;

@@ -24,7 +24,9 @@ const TRANSMIT_QUEUE: u32 = 1;
 
 static RECEIVE_RINGS: Rings = Rings::zeroed();
 static TRANSMIT_RINGS: Rings = Rings::zeroed();
-static MEMORY: DeviceMemory<{ FRAMES * FRAME_BYTES }> = DeviceMemory::zeroed();
+/// A slot behind those that receive, for frames of one's own.
+const OWN: usize = FRAMES;
+static MEMORY: DeviceMemory<{ (FRAMES + 1) * FRAME_BYTES }> = DeviceMemory::zeroed();
 
 /// A received frame. It is owned: to be transmitted, or given back.
 #[derive(Debug)]
@@ -52,6 +54,15 @@ impl Frame {
             MEMORY.read(self.start() + offset, &mut bytes);
             bytes
         })
+    }
+
+    /// Copies bytes out, from `offset` on. Fails the test past the end.
+    pub fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        crate::check!(
+            offset + into.len() <= self.len,
+            "read past the end of a frame"
+        );
+        MEMORY.read(self.start() + offset, into);
     }
 
     /// Copies bytes in, from `offset` on. Fails the test past the end.
@@ -85,6 +96,8 @@ pub struct Nic {
     receive: Queue,
     transmit: Queue,
     wait: Wait,
+    /// The slot for frames of one's own is with the device.
+    is_own_out: bool,
     receive_slots: [usize; Rings::MAX_SIZE as usize],
     transmit_slots: [usize; Rings::MAX_SIZE as usize],
 }
@@ -126,6 +139,7 @@ impl Nic {
             receive,
             transmit,
             wait,
+            is_own_out: false,
             receive_slots: [0; Rings::MAX_SIZE as usize],
             transmit_slots: [0; Rings::MAX_SIZE as usize],
         };
@@ -167,6 +181,21 @@ impl Nic {
         }
     }
 
+    /// Sends a frame of one's own, once the one before has left.
+    pub fn send(&mut self, bytes: &[u8]) {
+        while self.is_own_out {
+            self.reclaim();
+        }
+        let fits = HEADER_BYTES + bytes.len() <= FRAME_BYTES;
+        crate::check!(fits, "a frame too long to send");
+        MEMORY.write(OWN * FRAME_BYTES + HEADER_BYTES, bytes);
+        self.is_own_out = true;
+        self.transmit(Frame {
+            slot: OWN,
+            len: bytes.len(),
+        });
+    }
+
     /// Sends a frame; its memory returns to the device for receiving afterwards.
     pub fn transmit(&mut self, frame: Frame) {
         // No offload: an all-zero header, which for transmission also has no buffer count.
@@ -198,8 +227,13 @@ impl Nic {
     fn reclaim(&mut self) {
         let mut count = 0;
         while let Some(used) = self.transmit.take_used() {
-            self.offer(self.transmit_slots[usize::from(used.head)]);
-            count += 1;
+            match self.transmit_slots[usize::from(used.head)] {
+                OWN => self.is_own_out = false,
+                slot => {
+                    self.offer(slot);
+                    count += 1;
+                }
+            }
         }
         if count > 0 {
             self.receive.kick();
