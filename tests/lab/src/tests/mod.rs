@@ -10,6 +10,7 @@ mod fio;
 mod hotplug;
 mod iperf;
 mod memory;
+mod metadata;
 mod net;
 mod pci;
 mod power;
@@ -53,6 +54,8 @@ tests! {
     everything::all_devices_on_mmio 600,
     everything::all_devices_on_pci 600,
     memory::memory_grows_and_shrinks 400,
+    metadata::linux_reads_metadata_with_tokens 300,
+    metadata::linux_reads_metadata_as_text_on_pci 300,
     boot::sees_four_cpus 180,
     boot::sees_two_cpus 180,
     hotplug::devices_come_and_go_by_themselves 240,
