@@ -48,9 +48,10 @@ fuzz:
 fuzz-test:
 	@sh tests/fuzz/run.sh all 20
 
-## Writes resources/openapi/cloister.json and docs/errors.md anew from the types; `make check` compares them.
+## Writes resources/openapi/cloister.json, docs/errors.md and the list in docs/metrics.md anew from the types; `make check` compares them.
 openapi:
 	UPDATE_OPENAPI=1 $(CARGO) test --quiet -p api-server --features openapi openapi
+	UPDATE_OPENAPI=1 $(CARGO) test --quiet -p vmm the_page_lists_every_key
 
 ## Prints figures as a table; ONLY=start,memory picks, PEER_FIRECRACKER=/path adds a peer's columns.
 bench: build guests

@@ -28,13 +28,13 @@ pub struct BalloonMetrics = "balloon" {
     pub event_fails: Counter,
     /// Reports of free pages.
     pub free_page_report_count: Counter,
-    /// Bytes of them given back to the host.
+    /// Bytes of reported pages given back to the host.
     pub free_page_report_freed: Counter in Bytes,
     /// Reports with nothing that could be given back.
     pub free_page_report_fails: Counter,
     /// Hints of free pages.
     pub free_page_hint_count: Counter,
-    /// Bytes of them given back to the host.
+    /// Bytes of hinted pages given back to the host.
     pub free_page_hint_freed: Counter in Bytes,
     /// Hints with nothing that could be given back.
     pub free_page_hint_fails: Counter,
@@ -234,13 +234,13 @@ pub struct MemMetrics = "memory_hotplug" {
     pub unplug_all_agg: Latency,
     /// Requests to unplug all blocks.
     pub unplug_all_count: Counter,
-    /// Those that were not granted: none.
+    /// Requests to unplug all blocks that were not granted: none.
     pub unplug_all_fails: Counter,
     /// How long answers about blocks took.
     pub state_agg: Latency,
     /// Questions about blocks.
     pub state_count: Counter,
-    /// Those that named no blocks.
+    /// Questions about blocks that named none.
     pub state_fails: Counter,
 }
 

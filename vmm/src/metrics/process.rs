@@ -133,27 +133,27 @@ pub struct LoggerMetrics = "logger" {
 pub struct PatchMetrics = "patch_api_requests" {
     /// `PATCH /drives`.
     pub drive_count: Counter,
-    /// Those that could not be read.
+    /// `PATCH /drives` that could not be read.
     pub drive_fails: Counter,
     /// `PATCH /network-interfaces`.
     pub network_count: Counter,
-    /// Those that could not be read.
+    /// `PATCH /network-interfaces` that could not be read.
     pub network_fails: Counter,
     /// `PATCH /machine-config`.
     pub machine_cfg_count: Counter,
-    /// Those that could not be read.
+    /// `PATCH /machine-config` that could not be read.
     pub machine_cfg_fails: Counter,
     /// `PATCH /mmds`.
     pub mmds_count: Counter,
-    /// Those that could not be read.
+    /// `PATCH /mmds` that could not be read.
     pub mmds_fails: Counter,
     /// `PATCH /hotplug/memory`.
     pub hotplug_memory_count: Counter,
-    /// Those that could not be read.
+    /// `PATCH /hotplug/memory` that could not be read.
     pub hotplug_memory_fails: Counter,
     /// `PATCH /pmem`.
     pub pmem_count: Counter,
-    /// Those that could not be read.
+    /// `PATCH /pmem` that could not be read.
     pub pmem_fails: Counter,
 }
 
@@ -161,55 +161,55 @@ pub struct PatchMetrics = "patch_api_requests" {
 pub struct PutMetrics = "put_api_requests" {
     /// `PUT /actions`.
     pub actions_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /actions` that could not be read.
     pub actions_fails: Counter,
     /// `PUT /boot-source`.
     pub boot_source_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /boot-source` that could not be read.
     pub boot_source_fails: Counter,
     /// `PUT /drives`.
     pub drive_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /drives` that could not be read.
     pub drive_fails: Counter,
     /// `PUT /logger`.
     pub logger_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /logger` that could not be read.
     pub logger_fails: Counter,
     /// `PUT /machine-config`.
     pub machine_cfg_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /machine-config` that could not be read.
     pub machine_cfg_fails: Counter,
     /// `PUT /cpu-config`.
     pub cpu_cfg_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /cpu-config` that could not be read.
     pub cpu_cfg_fails: Counter,
     /// `PUT /metrics`.
     pub metrics_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /metrics` that could not be read.
     pub metrics_fails: Counter,
     /// `PUT /network-interfaces`.
     pub network_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /network-interfaces` that could not be read.
     pub network_fails: Counter,
     /// `PUT /mmds` and `PUT /mmds/config`.
     pub mmds_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /mmds` and `PUT /mmds/config` that could not be read.
     pub mmds_fails: Counter,
     /// `PUT /vsock`.
     pub vsock_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /vsock` that could not be read.
     pub vsock_fails: Counter,
     /// `PUT /pmem`.
     pub pmem_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /pmem` that could not be read.
     pub pmem_fails: Counter,
     /// `PUT /serial`.
     pub serial_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /serial` that could not be read.
     pub serial_fails: Counter,
     /// `PUT /hotplug/memory`.
     pub hotplug_memory_count: Counter,
-    /// Those that could not be read.
+    /// `PUT /hotplug/memory` that could not be read.
     pub hotplug_memory_fails: Counter,
 }
 

@@ -215,3 +215,39 @@ fn a_back_end_that_is_silent_or_talks_nonsense_is_refused_in_time(vm: &mut TestV
     vm.start();
     vm.expect_pass();
 }
+
+#[vm_test(kernel = "blk_readback", mmio, pci)]
+fn the_drive_has_a_group_of_metrics_of_its_kind(vm: &mut TestVm) {
+    let metrics = vm.path("metrics");
+    vm.put("/metrics", &json!({ "metrics_path": metrics }));
+    let (_back_end, _) = serve(vm, &content(8), 0, true, "Unsafe");
+    vm.start();
+    vm.expect_pass();
+    let text = fs::read_to_string(metrics).unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let group = last["vhost_user_block_disk"].as_object().unwrap();
+    let keys: Vec<&str> = group.keys().map(String::as_str).collect();
+    let known = [
+        "activate_fails",
+        "cfg_fails",
+        "init_time_us",
+        "activate_time_us",
+        "config_change_time_us",
+    ];
+    assert_eq!(keys[..5], known);
+    assert_eq!(
+        keys[5..],
+        ["event_fails", "update_count", "update_fails"],
+        "of this monitor alone"
+    );
+    // Told whole in each line.
+    assert!(group["init_time_us"].as_u64() > Some(0), "{group:?}");
+    assert!(group["activate_time_us"].as_u64() > Some(0), "{group:?}");
+    let groups: Vec<&String> = last.as_object().unwrap().keys().collect();
+    let place = |name: &str| groups.iter().position(|group| *group == name);
+    let own = place("vhost_user_block_disk").unwrap();
+    assert_eq!(place("pmem"), Some(own - 1));
+    assert_eq!(place("interrupts"), Some(own + 1));
+    assert_eq!(place("vhost_user_block"), None);
+    assert_eq!(place("block_disk"), None);
+}

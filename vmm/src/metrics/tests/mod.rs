@@ -2,6 +2,7 @@
 
 mod exposition;
 mod lines;
+mod page;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
