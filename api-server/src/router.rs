@@ -16,7 +16,7 @@ use vmm::control::{Command, CommandError, Control};
 use crate::answer::Answer;
 use crate::counts::Counts;
 use crate::error::ApiError;
-use crate::routes::{Endpoint, unsupported};
+use crate::routes::{Endpoint, nowhere};
 
 /// The methods of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl<V: Vmm> Api<V> {
             .iter()
             .find(|endpoint| request.is_for(endpoint.verb, endpoint.path));
         let Some(endpoint) = endpoint else {
-            return Err(unsupported::refusal(request));
+            return Err(nowhere::refusal(request));
         };
         let counts = Counts::count(request);
         let checked = request.check_id(endpoint.path);

@@ -1,4 +1,4 @@
-//! HTTP on the API socket: one thread, any number of requests, at most [`MAX_CONNECTIONS`] connections.
+//! HTTP on the API socket: one thread, any number of requests, at most [`seats::MAX_CONNECTIONS`] connections.
 //!
 //! Each connection is a task of the thread's one executor; its requests are answered in order, and a client
 //! that is slow, silent or half-way through a request holds up nobody. A client that has no request under way

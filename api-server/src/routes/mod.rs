@@ -13,11 +13,11 @@ mod machine;
 mod memory_hotplug;
 mod metrics;
 mod mmds;
+pub(crate) mod nowhere;
 mod pmem;
 mod serial;
 mod snapshot;
 mod state;
-pub(crate) mod unsupported;
 mod version;
 
 use std::future::Future;
