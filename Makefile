@@ -3,7 +3,7 @@
 RELEASE := target/x86_64-unknown-linux-gnu/release
 CARGO   := cargo
 
-.PHONY: demo test check build guests unit-test vm-test fuzz fuzz-test bench openapi setup setup-tests clean
+.PHONY: demo test check build guests unit-test client-test vm-test fuzz fuzz-test bench openapi setup setup-tests clean
 
 ## Boots a test guest and a stock Linux through the socket API, and shows each step.
 demo: setup
@@ -12,10 +12,10 @@ demo: setup
 	cd tests/guest && $(CARGO) build --release
 	$(RELEASE)/lab demo --monitor $(RELEASE)/cloister-vmm --tests $(RELEASE)/lab-tests
 
-## Every test: style, units, test kernels on this machine's /dev/kvm, 20 seconds of each fuzz target, stock Linux in the
-## lab.
-test: setup-tests check build guests unit-test fuzz-test vm-test
-	@echo "all passed: style, unit tests, test kernels, fuzz targets, stock Linux guests"
+## Every test: style, units, test kernels on this machine's /dev/kvm, published clients, 20 seconds of each fuzz target,
+## stock Linux in the lab.
+test: setup-tests check build guests unit-test client-test fuzz-test vm-test
+	@echo "all passed: style, unit tests, test kernels, published clients, fuzz targets, stock Linux guests"
 
 ## Formatting, lints, documentation.
 check:
@@ -24,6 +24,7 @@ check:
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	cd tests/guest && $(CARGO) fmt --all --check && $(CARGO) clippy --release --quiet -- -D warnings
 	cd tests/fuzz && $(CARGO) fmt --check
+	cd tests/clients && $(CARGO) fmt --check && $(CARGO) clippy --tests --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 	$(CARGO) test --quiet -p api-server --features openapi openapi
 
@@ -38,6 +39,10 @@ guests:
 ## Unit tests, and test kernels driven through the API.
 unit-test: build guests
 	$(CARGO) nextest run --workspace
+
+## Client libraries that others published, driving the monitor.
+client-test: build guests
+	cd tests/clients && $(CARGO) nextest run
 
 ## Feeds a parser what an engine makes up: TARGET=block (`sh tests/fuzz/run.sh list` has them all), until it is stopped or
 ## SECONDS=600 are over.
@@ -73,3 +78,4 @@ clean:
 	$(CARGO) clean
 	cd tests/guest && $(CARGO) clean
 	cd tests/fuzz && $(CARGO) clean
+	cd tests/clients && $(CARGO) clean
