@@ -63,11 +63,13 @@ impl Limits {
     }
 }
 
-/// Lines for users, from code that runs for a guest. Whoever wants details gets all of them.
+/// Lines for users, from code that runs for a guest. Whoever wants details gets all of them. A diagnosis of a boot has many
+/// lines, bounded, and a guest gets it once.
 fn is_limited(metadata: &Metadata<'_>) -> bool {
     let module = metadata.module_path().unwrap_or_default();
     let name = module.split("::").next();
-    *metadata.level() <= Level::INFO && matches!(name, Some("vmm" | "devices"))
+    let is_diagnosis = module.starts_with("vmm::diagnosis");
+    *metadata.level() <= Level::INFO && matches!(name, Some("vmm" | "devices")) && !is_diagnosis
 }
 
 impl Bucket {

@@ -101,6 +101,8 @@ fn a_triple_fault_before_the_first_byte(vm: &mut TestVm) {
         "{log}"
     );
     assert!(log.contains("1 shutdown"), "{log}");
+    // The last line of it.
+    assert!(log.contains("Nothing came out of the serial port"), "{log}");
 }
 
 #[vm_test(kernel = "boot_failure")]
