@@ -77,6 +77,8 @@ kinds! {
     Mem,
     /// A drive that another process serves.
     VhostUserBlock,
+    /// A network interface with the metadata service.
+    NetMetadata,
 }
 // A digit chooses among them.
 const _: () = assert!(Kind::ALL.len() <= 16);
@@ -187,8 +189,14 @@ impl Host {
                 self.block(&json!({"overlay_path": file::path(&self.overlay)}))
             }
             Kind::VhostUserBlock => self.vhost_user(),
-            Kind::Net => self.net(1, None),
-            Kind::NetPairs => self.net(2, Some(limits())),
+            Kind::Net => Box::new(self.net(1, None)),
+            Kind::NetPairs => Box::new(self.net(2, Some(limits()))),
+            Kind::NetMetadata => {
+                let mut net = self.net(1, None);
+                let config = stated(json!({"network_interfaces": ["eth0"]}));
+                net.serve_metadata(Arc::default(), &config);
+                Box::new(net)
+            }
             Kind::Vsock => self.vsock(),
             Kind::Rng => Box::new(Rng::new(&Entropy::default())),
             Kind::Balloon => Box::new(Balloon::new(&BalloonConfig {
@@ -253,7 +261,7 @@ impl Host {
         stated(json!({"output_path": file::path(&self.disk)}))
     }
 
-    fn net(&mut self, pairs: usize, limits: Option<RateLimiter>) -> Box<dyn VirtioDevice> {
+    fn net(&mut self, pairs: usize, limits: Option<RateLimiter>) -> Net {
         let ends: Vec<_> = (0..pairs)
             .map(|_| UnixDatagram::pair().expect("a pair"))
             .collect();
@@ -269,7 +277,7 @@ impl Host {
             "rx_rate_limiter": limits,
             "tx_rate_limiter": limits,
         }));
-        Box::new(Net::on_fake(theirs, &interface))
+        Net::on_fake(theirs, &interface)
     }
 
     fn vsock(&mut self) -> Box<dyn VirtioDevice> {
@@ -323,7 +331,7 @@ impl Host {
                 self.back_end.as_ref()?.trouble(request, how, said);
                 Some(())
             }
-            Kind::Net | Kind::NetPairs => self.exchange_frames(bytes),
+            Kind::Net | Kind::NetPairs | Kind::NetMetadata => self.exchange_frames(bytes),
             Kind::Vsock => self.connect(bytes),
             Kind::Balloon => command_balloon(slot, bytes),
             Kind::Mem => command_mem(slot, bytes),
