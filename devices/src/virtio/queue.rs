@@ -153,6 +153,20 @@ impl Queue {
         self.pop_more(chain)
     }
 
+    /// Takes the next head like [`Queue::pop`]; when the driver has no more, asks it for a kick. `None`: it will kick for
+    /// the next. A turn calls this until then, or until its share is used up; then the worker kicks itself.
+    ///
+    /// # Errors
+    /// As [`Queue::pop`] and [`Queue::enable_kicks`].
+    pub fn pop_or_wait(&mut self, chain: &mut Chain) -> Result<Option<Completion>, QueueError> {
+        loop {
+            let popped = self.pop(chain)?;
+            if popped.is_some() || !self.enable_kicks()? {
+                return Ok(popped);
+            }
+        }
+    }
+
     /// Takes the next head, and adds its buffers behind those in `chain`.
     ///
     /// # Errors

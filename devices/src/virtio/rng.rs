@@ -135,24 +135,16 @@ impl RngWorker {
         }
         self.queue.disable_kicks()?;
         let (mut served, mut bytes) = (0, 0);
-        'turn: loop {
-            while served < TURN
-                && bytes < TURN_BYTES
-                && let Some(done) = self.queue.pop(&mut self.chain)?
-            {
-                let Some(len) = self.serve(done)? else {
-                    // Its timer is the next event; until then kicks would say nothing new.
-                    self.metrics.entropy_rate_limiter_throttled.increment();
-                    break 'turn;
-                };
-                served += 1;
-                bytes += len;
-            }
+        while let Some(done) = self.queue.pop_or_wait(&mut self.chain)? {
+            let Some(len) = self.serve(done)? else {
+                // Its timer is the next event; until then kicks would say nothing new.
+                self.metrics.entropy_rate_limiter_throttled.increment();
+                break;
+            };
+            served += 1;
+            bytes += len;
             if served >= TURN || bytes >= TURN_BYTES {
                 super::kick_again(&self.kick);
-                break;
-            }
-            if !self.queue.enable_kicks()? {
                 break;
             }
         }

@@ -157,17 +157,13 @@ impl BalloonWorker {
 impl Line {
     fn drain(&mut self, work: &mut Work, pages: &mut usize) -> Result<(), QueueError> {
         self.queue.disable_kicks()?;
-        loop {
-            while *pages < TURN_PAGES
-                && let Some(done) = self.queue.pop(&mut work.chain)?
-            {
-                *pages = pages.saturating_add(1);
-                self.serve(work, done, pages)?;
-            }
-            if *pages >= TURN_PAGES || !self.queue.enable_kicks()? {
-                return Ok(());
-            }
+        while *pages < TURN_PAGES
+            && let Some(done) = self.queue.pop_or_wait(&mut work.chain)?
+        {
+            *pages = pages.saturating_add(1);
+            self.serve(work, done, pages)?;
         }
+        Ok(())
     }
 
     /// Does what the chain in `work` asks for and gives its head back, or holds it.

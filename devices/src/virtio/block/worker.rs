@@ -150,14 +150,11 @@ impl BlockWorker {
             let index = self.first;
             let queue = &mut self.queues[index];
             if turn.share > 0 {
-                if let Some(done) = queue.pop(&mut self.chain)? {
+                if let Some(done) = queue.pop_or_wait(&mut self.chain)? {
                     turn.share -= 1;
                     turn.requests += 1;
                     turn.empty = 0;
                     return Ok(Some((index, done)));
-                }
-                if queue.enable_kicks()? {
-                    continue;
                 }
                 turn.empty += 1;
             }

@@ -208,30 +208,23 @@ impl ConsoleWorker {
         }
         self.transmit.disable_kicks()?;
         let (mut chains, mut bytes) = (0, 0);
-        'turn: loop {
-            while chains < TURN
-                && let Some(done) = self.transmit.pop(&mut self.chain)?
-            {
-                match self.write(&mut bytes) {
-                    Written::All => self.transmit.give_back(done, 0)?,
-                    Written::InPart => {
-                        self.transmit.put_back(done);
-                        super::kick_again(&self.kick);
-                        break 'turn;
-                    }
-                    Written::InPartAndWaits => {
-                        // Until the event kicks would say nothing new.
-                        self.transmit.put_back(done);
-                        break 'turn;
-                    }
+        while let Some(done) = self.transmit.pop_or_wait(&mut self.chain)? {
+            match self.write(&mut bytes) {
+                Written::All => self.transmit.give_back(done, 0)?,
+                Written::InPart => {
+                    self.transmit.put_back(done);
+                    super::kick_again(&self.kick);
+                    break;
                 }
-                chains += 1;
+                Written::InPartAndWaits => {
+                    // Until the event kicks would say nothing new.
+                    self.transmit.put_back(done);
+                    break;
+                }
             }
+            chains += 1;
             if chains == TURN {
                 super::kick_again(&self.kick);
-                break;
-            }
-            if !self.transmit.enable_kicks()? {
                 break;
             }
         }

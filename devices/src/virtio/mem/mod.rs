@@ -210,19 +210,12 @@ impl MemWorker {
     fn turn(&mut self) -> Result<(), QueueError> {
         self.queue.disable_kicks()?;
         let mut served = 0;
-        loop {
-            while served < TURN
-                && let Some(done) = self.queue.pop(&mut self.chain)?
-            {
-                served += 1;
-                let len = self.serve();
-                self.queue.give_back(done, len)?;
-            }
+        while let Some(done) = self.queue.pop_or_wait(&mut self.chain)? {
+            served += 1;
+            let len = self.serve();
+            self.queue.give_back(done, len)?;
             if served >= TURN {
                 super::kick_again(&self.kick);
-                break;
-            }
-            if !self.queue.enable_kicks()? {
                 break;
             }
         }

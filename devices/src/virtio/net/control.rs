@@ -51,15 +51,11 @@ impl Control {
 
     /// The next command; the driver has no more when there is none, and then kicks for the next.
     pub(super) fn next(&mut self) -> Result<Option<Pending>, QueueError> {
-        loop {
-            if let Some(done) = self.queue.pop(&mut self.chain)? {
-                let pairs = parse(&self.chain);
-                return Ok(Some(Pending { done, pairs }));
-            }
-            if !self.queue.enable_kicks()? {
-                return Ok(None);
-            }
-        }
+        let done = self.queue.pop_or_wait(&mut self.chain)?;
+        Ok(done.map(|done| {
+            let pairs = parse(&self.chain);
+            Pending { done, pairs }
+        }))
     }
 
     /// Answers; true when the driver wants to be told.

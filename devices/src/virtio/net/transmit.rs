@@ -61,24 +61,17 @@ impl Transmitter {
         }
         self.queue.disable_kicks()?;
         let mut sent = 0;
-        loop {
-            while sent < most
-                && let Some(done) = self.queue.pop(&mut self.chain)?
-            {
-                // The tap and the timer each are an event when there is room again.
-                if !self.send(tap, metadata.as_deref_mut(), limiter, metrics) {
-                    self.queue.put_back(done);
-                    return Ok(Turn::Idle);
-                }
-                self.queue.give_back(done, 0)?;
-                sent += 1;
+        while let Some(done) = self.queue.pop_or_wait(&mut self.chain)? {
+            // The tap and the timer each are an event when there is room again.
+            if !self.send(tap, metadata.as_deref_mut(), limiter, metrics) {
+                self.queue.put_back(done);
+                return Ok(Turn::Idle);
             }
+            self.queue.give_back(done, 0)?;
+            sent += 1;
             if sent == most {
                 metrics.tx_remaining_reqs_count.increment();
                 return Ok(Turn::More);
-            }
-            if !self.queue.enable_kicks()? {
-                break;
             }
         }
         if sent == 0 {

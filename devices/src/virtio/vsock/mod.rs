@@ -265,10 +265,7 @@ impl VsockWorker {
             if count >= TURN || bytes >= TURN_BYTES {
                 break Turn::More;
             }
-            let Some(done) = self.transmit.pop(&mut self.chain)? else {
-                if self.transmit.enable_kicks()? {
-                    continue;
-                }
+            let Some(done) = self.transmit.pop_or_wait(&mut self.chain)? else {
                 break Turn::Idle;
             };
             count += 1;
@@ -324,10 +321,7 @@ impl VsockWorker {
     /// Tells the driver that its connections are gone, once it has a buffer for that (virtio 1.2 §5.10.6.7).
     fn announce(&mut self) -> Result<(), QueueError> {
         while self.must_announce {
-            let Some(done) = self.event.pop(&mut self.chain)? else {
-                if self.event.enable_kicks()? {
-                    continue;
-                }
+            let Some(done) = self.event.pop_or_wait(&mut self.chain)? else {
                 break;
             };
             let written = self.chain.writable.copy_from(0, &TRANSPORT_RESET);
