@@ -29,7 +29,7 @@ const COMPACT_AT: usize = 64;
 /// Byte ranges of guest memory, consumed from the front.
 #[derive(Debug)]
 pub struct Segments {
-    /// Invariant: each entry lies inside one mapping of `memory`, which never unmaps while it lives.
+    /// Invariant: each byte of an entry lies in a mapping of `memory`, which never unmaps while it lives.
     iov: Vec<iovec>,
     /// Entries before this one are used up.
     first: usize,
@@ -59,6 +59,8 @@ pub(crate) enum PushError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     entries: usize,
+    /// Bytes of the last entry: a range that follows it makes it longer.
+    last_len: usize,
     len: usize,
     last_byte: Option<GuestAddress>,
 }
@@ -106,11 +108,11 @@ impl Segments {
         let last_byte = u64::from(len.saturating_sub(1));
         // Nearly always in one mapping, and that is found sooner than an iterator over several is set up.
         match self.memory.get_slice(address, len as usize) {
-            Ok(slice) => push_slice(&mut self.iov, &mut self.len, &slice)?,
+            Ok(slice) => push_slice(&mut self.iov, self.first, &mut self.len, &slice)?,
             Err(_) => {
                 for slice in self.memory.get_slices(address, len as usize) {
                     let slice = slice.map_err(|_| PushError::OutsideMemory)?;
-                    push_slice(&mut self.iov, &mut self.len, &slice)?;
+                    push_slice(&mut self.iov, self.first, &mut self.len, &slice)?;
                 }
             }
         }
@@ -124,6 +126,7 @@ impl Segments {
         self.compact();
         Mark {
             entries: self.iov.len(),
+            last_len: self.iov.last().map_or(0, |last| last.iov_len),
             len: self.len,
             last_byte: self.last_byte,
         }
@@ -132,12 +135,15 @@ impl Segments {
     /// Nothing was pushed after `mark`.
     #[must_use]
     pub(crate) fn is_at(&self, mark: Mark) -> bool {
-        self.iov.len() == mark.entries
+        self.len == mark.len
     }
 
     /// Forgets what was pushed after `mark`; nothing may have been consumed since.
     pub(crate) fn go_back(&mut self, mark: Mark) {
         self.iov.truncate(mark.entries);
+        if let Some(last) = self.iov.last_mut() {
+            last.iov_len = mark.last_len;
+        }
         self.len = mark.len;
         self.last_byte = mark.last_byte;
     }
@@ -236,13 +242,13 @@ impl Segments {
             // The kernel takes one range from registers, and a list of one from memory it first copies.
             [range] => {
                 // SAFETY: `pread` writes to the range it is given, and to nothing else.
-                // 1. The range lies inside a mapping of `self.memory`, alive as `self` is borrowed.
+                // 1. The range lies inside mappings of `self.memory`, alive as `self` is borrowed.
                 // 2. No Rust reference into guest memory exists, so writing it breaks none.
                 unsafe { libc::pread(fd, range.iov_base, range.iov_len, offset) }
             }
             // SAFETY: `preadv` writes to the ranges it is given, and to nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
-            // 2. Each entry lies inside a mapping of `self.memory`, alive as `self` is borrowed.
+            // 2. Each entry lies inside mappings of `self.memory`, alive as `self` is borrowed.
             // 3. No Rust reference into guest memory exists, so writing it breaks none.
             _ => unsafe { libc::preadv(fd, iov.as_ptr(), count_of(iov), offset) },
         })?;
@@ -260,12 +266,12 @@ impl Segments {
         let iov = self.front(max);
         let fd = file.as_raw_fd();
         let count = retry(|| match iov {
-            // SAFETY: `pwrite` reads the range it is given, and nothing else. The range lies inside a mapping of
+            // SAFETY: `pwrite` reads the range it is given, and nothing else. The range lies inside mappings of
             // `self.memory`, alive as `self` is borrowed.
             [range] => unsafe { libc::pwrite(fd, range.iov_base, range.iov_len, offset) },
             // SAFETY: `pwritev` reads the ranges it is given, and nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
-            // 2. Each entry lies inside a mapping of `self.memory`, alive as `self` is borrowed.
+            // 2. Each entry lies inside mappings of `self.memory`, alive as `self` is borrowed.
             _ => unsafe { libc::pwritev(fd, iov.as_ptr(), count_of(iov), offset) },
         })?;
         self.advance(count);
@@ -286,7 +292,7 @@ impl Segments {
             let len = entry.iov_len.min(self.len.saturating_sub(end));
             let count = retry(|| {
                 // SAFETY: `getrandom` writes to the range it is given, and to nothing else.
-                // 1. The range is the front of an entry, which lies inside a mapping of `self.memory`, alive as
+                // 1. The range is the front of an entry, which lies inside mappings of `self.memory`, alive as
                 //    `self` is borrowed.
                 // 2. No Rust reference into guest memory exists, so writing it breaks none.
                 unsafe { libc::getrandom(entry.iov_base, len, 0) }
@@ -309,7 +315,7 @@ impl Segments {
         let result = retry(|| {
             // SAFETY: `readv` writes to the ranges it is given, and to nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
-            // 2. Each entry but the last lies inside a mapping of `self.memory`, alive as `self` is borrowed,
+            // 2. Each entry but the last lies inside mappings of `self.memory`, alive as `self` is borrowed,
             //    to which no Rust reference exists.
             // 3. The last is `spare`, borrowed mutably until after the call and removed below.
             unsafe { libc::readv(from.as_raw_fd(), iov.as_ptr(), count_of(iov)) }
@@ -326,12 +332,12 @@ impl Segments {
         let iov = self.entries();
         let fd = to.as_raw_fd();
         retry(|| match iov {
-            // SAFETY: `write` reads the range it is given, and nothing else. The range lies inside a mapping of
+            // SAFETY: `write` reads the range it is given, and nothing else. The range lies inside mappings of
             // `self.memory`, alive as `self` is borrowed.
             [range] => unsafe { libc::write(fd, range.iov_base, range.iov_len) },
             // SAFETY: `writev` reads the ranges it is given, and nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
-            // 2. Each entry lies inside a mapping of `self.memory`, alive as `self` is borrowed.
+            // 2. Each entry lies inside mappings of `self.memory`, alive as `self` is borrowed.
             _ => unsafe { libc::writev(fd, iov.as_ptr(), count_of(iov)) },
         })
     }
@@ -360,7 +366,7 @@ impl Segments {
         retry(|| {
             // SAFETY: `readv` writes to the ranges it is given, and to nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
-            // 2. Each is part of an entry of `self.iov`, so it lies inside a mapping of `self.memory`, alive as
+            // 2. Each is part of an entry of `self.iov`, so it lies inside mappings of `self.memory`, alive as
             //    `self` is borrowed, to which no Rust reference exists.
             unsafe { libc::readv(from.as_raw_fd(), iov.as_ptr(), count_of(iov)) }
         })
@@ -386,7 +392,7 @@ impl Segments {
         retry(|| {
             // SAFETY: `sendmsg` reads the message and the ranges it names, and nothing else.
             // 1. `msg_iov` points to `msg_iovlen` entries of `self.window`, borrowed during the call.
-            // 2. Each is part of an entry of `self.iov`, so it lies inside a mapping of `self.memory`, alive as
+            // 2. Each is part of an entry of `self.iov`, so it lies inside mappings of `self.memory`, alive as
             //    `self` is borrowed.
             // 3. It has no name and no control data.
             unsafe { libc::sendmsg(to.as_raw_fd(), &raw const message, flags) }
@@ -404,7 +410,7 @@ impl Segments {
         let count = retry(|| {
             // SAFETY: `writev` reads the ranges it is given, and nothing else.
             // 1. `iov` points to `count_of(iov)` entries, borrowed during the call.
-            // 2. Each is part of an entry of `self.iov`, so it lies inside a mapping of `self.memory`, alive as
+            // 2. Each is part of an entry of `self.iov`, so it lies inside mappings of `self.memory`, alive as
             //    `self` is borrowed.
             unsafe { libc::writev(to.as_raw_fd(), iov.as_ptr(), count_of(iov)) }
         })?;
@@ -508,7 +514,7 @@ impl Segments {
     fn for_each_slice(&self, mut skip: usize, mut visit: impl FnMut(VolatileSlice<'_>) -> bool) {
         for entry in self.entries() {
             // SAFETY: `VolatileSlice::new` wants `iov_len` valid bytes at `iov_base` for the slice's life.
-            // 1. The entry lies inside a mapping of `self.memory`; it is only ever made smaller.
+            // 1. The entry lies inside mappings of `self.memory`, all of it, since it was pushed.
             // 2. The slice lives during `visit`, while `self` and with it `self.memory` is borrowed.
             let slice = unsafe { VolatileSlice::new(entry.iov_base.cast(), entry.iov_len) };
             let from = skip.min(entry.iov_len);
@@ -532,23 +538,34 @@ impl Segments {
     }
 }
 
-/// Adds a part of a mapping to a list of `len` bytes.
+/// Adds a part of a mapping to a list of `len` bytes, of which the entries before `first` are used up. One that follows
+/// the last entry in memory makes that longer: drivers often cut buffers from one piece, and a system call takes its
+/// time over each entry.
 fn push_slice(
     iov: &mut Vec<iovec>,
+    first: usize,
     len: &mut usize,
     slice: &VolatileSlice<'_>,
 ) -> Result<(), PushError> {
-    if iov.len() >= MAX_SEGMENTS {
-        return Err(PushError::TooLong);
-    }
-    iov.push(iovec {
-        iov_base: slice.ptr_guard_mut().as_ptr().cast(),
-        iov_len: slice.len(),
-    });
     *len = match len.checked_add(slice.len()) {
         Some(total) if u32::try_from(total).is_ok() => total,
         _ => return Err(PushError::TooLong),
     };
+    let iov_base = slice.ptr_guard_mut().as_ptr().cast();
+    let unused = iov.get_mut(first..).unwrap_or_default();
+    if let Some(last) = unused.last_mut()
+        && last.iov_base.wrapping_byte_add(last.iov_len) == iov_base
+    {
+        last.iov_len = last.iov_len.saturating_add(slice.len());
+        return Ok(());
+    }
+    if iov.len() >= MAX_SEGMENTS {
+        return Err(PushError::TooLong);
+    }
+    iov.push(iovec {
+        iov_base,
+        iov_len: slice.len(),
+    });
     Ok(())
 }
 

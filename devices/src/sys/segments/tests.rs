@@ -62,6 +62,36 @@ fn going_back_forgets_what_was_pushed_since() {
 }
 
 #[test]
+fn ranges_that_follow_each_other_are_one_entry() {
+    let mut segments = list(&[(0x100, 4), (0x104, 4), (0x109, 4), (0x105, 4)]);
+    assert_eq!(segments.entries().len(), 3);
+    assert_eq!(segments.len(), 16);
+    segments.advance(6);
+    let mark = segments.mark();
+    segments.push(GuestAddress(0x109), 8).unwrap();
+    assert!(!segments.is_at(mark));
+    assert_eq!(segments.entries().len(), 3);
+    segments.go_back(mark);
+    assert!(segments.is_at(mark));
+    assert_eq!(segments.len(), 10);
+    assert_eq!(segments.copy_from(0, &[7; 20]), 10);
+    assert_eq!(segments.split_last_byte(), Some(GuestAddress(0x108)));
+}
+
+#[test]
+fn a_range_behind_a_used_up_one_is_an_entry_of_its_own() {
+    let mut segments = list(&[(0x100, 4)]);
+    segments.advance(4);
+    segments.push(GuestAddress(0x104), 4).unwrap();
+    assert_eq!(segments.len(), 4);
+    segments.copy_from(0, b"abcd");
+    let mut back = [0; 8];
+    let address = GuestAddress(0x100);
+    segments.memory.read_slice(&mut back, address).unwrap();
+    assert_eq!(&back, b"\0\0\0\0abcd");
+}
+
+#[test]
 fn a_truncated_list_keeps_its_front() {
     let mut segments = list(&[(0x100, 4), (0x200, 4), (0x300, 4)]);
     segments.advance(2);
