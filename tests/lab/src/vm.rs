@@ -35,6 +35,7 @@ pub struct Vm {
     console: Console,
     images: PathBuf,
     scratch: TempDir,
+    log: PathBuf,
 }
 
 impl Vm {
@@ -71,6 +72,7 @@ impl Vm {
             console,
             images: bench.images.clone(),
             scratch,
+            log: bench.logs.join("monitor.log"),
         })
     }
 
@@ -133,6 +135,15 @@ impl Vm {
         let body = json!({
             "kernel_image_path": self.images.join(image),
             "initrd_path": self.images.join("initramfs.cpio"),
+            "boot_args": format!("{arguments} {KERNEL_ARGUMENTS}"),
+        });
+        self.put("/boot-source", &body)
+    }
+
+    /// Takes the kernel without an initramfs, with `arguments` on its command line.
+    pub fn bare_kernel(&mut self, arguments: &str) -> Result<()> {
+        let body = json!({
+            "kernel_image_path": self.images.join("vmlinux"),
             "boot_args": format!("{arguments} {KERNEL_ARGUMENTS}"),
         });
         self.put("/boot-source", &body)
@@ -236,6 +247,31 @@ impl Vm {
         );
         let status = self.wait()?;
         ensure!(status.code() == Some(0), "the monitor ended with {status}");
+        Ok(())
+    }
+
+    /// Starts a guest that fails to boot, and waits for the end: the first cause in the monitor's log must be `code`, and
+    /// the log have these `words`.
+    pub fn ends_explained(&mut self, code: &str, words: &str) -> Result<()> {
+        self.put("/actions", &json!({"action_type": "InstanceStart"}))?;
+        self.console.until_closed(BOOT)?;
+        self.wait()?;
+        let log = std::fs::read_to_string(&self.log)?;
+        let lines: Vec<_> = log
+            .lines()
+            .skip_while(|line| !line.contains("Boot diagnosis"))
+            .collect();
+        let found = lines.join("\n");
+        println!("{found}");
+        let first = lines.iter().find(|line| line.contains("ause, "));
+        ensure!(
+            first.is_some_and(|line| line.contains(&format!("ause, {code}: "))),
+            "the first cause is not {code}"
+        );
+        ensure!(
+            found.contains(words),
+            "the diagnosis does not say `{words}`"
+        );
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod balloon;
 mod bench;
 mod boot;
+mod diagnosis;
 mod disk;
 mod drives;
 mod everything;
@@ -69,6 +70,11 @@ tests! {
     boot::boots_from_bzimage 180,
     boot::boots_from_elf 180,
     boot::sees_one_cpu 180,
+    diagnosis::sound_guest_has_no_cause 180,
+    diagnosis::wrong_init_is_explained 180,
+    diagnosis::tiny_memory_is_explained 180,
+    diagnosis::missing_driver_is_explained 180,
+    diagnosis::lost_root_is_explained 180,
     power::console_carries_long_lines 180,
     power::ctrl_alt_del_shuts_down 180,
     power::power_button_switches_off 180,
