@@ -1,6 +1,9 @@
 //! What a request is answered with.
 
-use http_body_util::Full;
+use std::convert::Infallible;
+
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
@@ -11,6 +14,7 @@ use vmm::control::CommandError;
 use vmm::metrics::PROCESS;
 
 use crate::error::{ApiError, Fault, chain};
+use crate::event_stream::EventStream;
 use crate::parse_failure;
 
 /// The name clients expect of the server.
@@ -20,6 +24,8 @@ pub(crate) const SERVER_NAME: &str = "Firecracker API";
 pub(crate) const KEEP_ALIVE: &str = "keep-alive";
 
 const JSON: &str = "application/json";
+/// The body of an answer, whole or as it comes.
+pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Status, body and whether the request used something that will go away.
 #[derive(Debug)]
@@ -28,6 +34,8 @@ pub(crate) struct Answer {
     body: Option<Vec<u8>>,
     /// Of the body.
     content_type: &'static str,
+    /// Instead of a body: events, as they happen.
+    events: Option<EventStream>,
     /// Why it is a refusal, for the log.
     failure: Option<String>,
     /// What the request used that will go away, for the log.
@@ -50,9 +58,25 @@ impl Answer {
             status: StatusCode::NO_CONTENT,
             body: None,
             content_type: JSON,
+            events: None,
             failure: None,
             deprecated: None,
         }
+    }
+
+    /// 200 with events as they happen.
+    pub(crate) fn events(stream: EventStream) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type: "application/x-ndjson",
+            events: Some(stream),
+            ..Self::done()
+        }
+    }
+
+    /// Whether the answer goes on until the microVM ends.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.events.is_some()
     }
 
     /// 200 with `value`.
@@ -80,6 +104,7 @@ impl Answer {
         Self {
             status: match error {
                 ApiError::Command(CommandError::MmdsLimit(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+                ApiError::TooManyStreams(_) => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_REQUEST,
             },
             failure: Some(failure_line(error)),
@@ -117,9 +142,12 @@ impl Answer {
     }
 
     /// As HTTP, headers in the order clients have always seen.
-    pub(crate) fn into_response(self, then: Then) -> Response<Full<Bytes>> {
-        let has_body = self.body.is_some();
-        let mut response = Response::new(Full::from(self.body.unwrap_or_default()));
+    pub(crate) fn into_response(self, then: Then) -> Response<ResponseBody> {
+        let has_body = self.body.is_some() || self.events.is_some();
+        let mut response = Response::new(match self.events {
+            Some(events) => events.boxed_unsync(),
+            None => Full::from(self.body.unwrap_or_default()).boxed_unsync(),
+        });
         *response.status_mut() = self.status;
         // Clients have always seen none.
         let phrase = ReasonPhrase::from_static(b"");

@@ -43,6 +43,14 @@ pub(crate) enum ApiError {
     NoSnapshotOperation,
     #[error("Unknown query `{0}`; leave it out, or send `force=true`.")]
     Query(String),
+    #[error(
+        "Unknown query `{0}`; leave it out, or send `since=` and the seq of the last event you have."
+    )]
+    EventQuery(String),
+    #[error(
+        "There are {0} event streams already; close one of them, or read events on one connection."
+    )]
+    TooManyStreams(usize),
     #[error("The ID cannot be empty.")]
     EmptyId,
     #[error("API Resource IDs can only contain alphanumeric characters and underscores.")]
@@ -109,7 +117,8 @@ impl Explain for ApiError {
             Self::Unknown(..) | Self::UnknownTail(..) | Self::NoSnapshotOperation => {
                 FaultCode::UnknownPath
             }
-            Self::Query(_) => FaultCode::UnknownQuery,
+            Self::Query(_) | Self::EventQuery(_) => FaultCode::UnknownQuery,
+            Self::TooManyStreams(_) => FaultCode::TooManyStreams,
             Self::EmptyId => FaultCode::IdMissing,
             Self::InvalidId => FaultCode::IdInvalid,
             Self::Json(error) => match error.classify() {

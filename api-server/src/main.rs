@@ -11,6 +11,7 @@ mod config_file;
 mod counts;
 mod cpu_template;
 mod error;
+mod event_stream;
 mod exit;
 mod logger;
 mod metadata;

@@ -17,6 +17,8 @@ pub(crate) fn line(error: &ApiError) -> Option<String> {
         | E::UnknownTail(..)
         | E::NoSnapshotOperation
         | E::Query(_)
+        | E::EventQuery(_)
+        | E::TooManyStreams(_)
         | E::IdMismatch
         | E::InterfaceIdMismatch { .. } => format!("Generic(BadRequest, {:?})", chain(error)),
         _ => return None,

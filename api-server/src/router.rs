@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tracing::info;
 use vm_config::InstanceId;
-use vmm::VmState;
 use vmm::control::{Command, CommandError, Control};
+use vmm::{EventLog, VmState};
 
 use crate::answer::Answer;
 use crate::counts::Counts;
@@ -31,9 +31,9 @@ pub(crate) enum Verb {
 #[derive(Debug)]
 pub(crate) struct Request {
     verb: Verb,
-    /// As sent: not decoded, and with its query unless it is a `DELETE`.
+    /// As sent: not decoded, and with its query unless the endpoint has one.
     path: String,
-    /// What a `DELETE` has behind a question mark.
+    /// What is behind a question mark, where the endpoint has queries.
     query: Option<String>,
     body: Vec<u8>,
 }
@@ -49,6 +49,9 @@ pub(crate) trait Vmm: 'static {
 
     /// What it is now. Does not wait for commands.
     fn state(&self) -> Arc<VmState>;
+
+    /// What happens to it.
+    fn events(&self) -> &EventLog;
 }
 
 /// What the endpoints work with.
@@ -69,6 +72,10 @@ impl Vmm for Control {
     fn state(&self) -> Arc<VmState> {
         Control::state(self)
     }
+
+    fn events(&self) -> &EventLog {
+        Control::events(self)
+    }
 }
 
 impl<V: Vmm> Api<V> {
@@ -80,6 +87,11 @@ impl<V: Vmm> Api<V> {
     /// The microVM's name.
     pub(crate) fn id(&self) -> &InstanceId {
         &self.id
+    }
+
+    /// What happens to the microVM.
+    pub(crate) fn events(&self) -> &EventLog {
+        self.vmm.events()
     }
 
     /// What the microVM is now, even while it does something that takes long.
@@ -157,10 +169,15 @@ impl fmt::Display for Verb {
 impl Request {
     /// A request for `path`; an empty body is no body.
     ///
-    /// Only `DELETE` has queries; elsewhere existing clients see one taken for a part of the path.
+    /// Only `DELETE` and `GET /events` have queries; elsewhere existing clients see one taken for a part of the path.
     pub(crate) fn new(verb: Verb, path: &str, body: Vec<u8>) -> Self {
         let (path, query) = match path.split_once('?') {
-            Some((path, query)) if verb == Verb::Delete => (path, Some(query.to_owned())),
+            Some((path, query))
+                if verb == Verb::Delete
+                    || (verb == Verb::Get && path.trim_matches('/') == "events") =>
+            {
+                (path, Some(query.to_owned()))
+            }
             _ => (path, None),
         };
         Self {
@@ -171,7 +188,7 @@ impl Request {
         }
     }
 
-    /// What a `DELETE` has behind a question mark.
+    /// What is behind a question mark, where the endpoint has queries.
     pub(crate) fn query(&self) -> Option<&str> {
         self.query.as_deref()
     }

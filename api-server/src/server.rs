@@ -149,6 +149,8 @@ fn run<V: Vmm>(
         server.until_nobody_is(Doing::Answering).await;
         // A client that does not take its answer keeps nobody.
         let _ = timeout(FAREWELL, server.until_nobody_is(Doing::Sending)).await;
+        // The last event ends them.
+        let _ = timeout(FAREWELL, server.until_nobody_is(Doing::Streaming)).await;
         Ok(())
     })
 }
@@ -223,7 +225,7 @@ impl<V: Vmm> Server<V> {
     }
 
     async fn until_nobody_is(&self, doing: Doing) {
-        while self.seats.has(doing) {
+        while self.seats.count(doing) > 0 {
             self.changed.notified().await;
         }
     }

@@ -8,6 +8,7 @@ mod config_file;
 mod counts;
 mod cpu_template;
 mod error;
+mod event_stream;
 mod exit;
 mod logger;
 mod parse_failure;
@@ -18,7 +19,7 @@ mod version;
 use std::sync::Arc;
 
 use vmm::control::{Command, CommandError, VmConfig};
-use vmm::{Lifecycle, VmState};
+use vmm::{EventLog, Lifecycle, VmState};
 
 use router::{Api, Request, Verb, Vmm};
 
@@ -28,7 +29,8 @@ const EXIT_GENERIC: u8 = 1;
 pub use config_file::is_taken as is_config_file;
 
 /// A microVM that is never in the right state.
-struct Refusing;
+#[derive(Default)]
+struct Refusing(EventLog);
 
 impl Vmm for Refusing {
     fn submit<C: Command>(
@@ -42,6 +44,10 @@ impl Vmm for Refusing {
     fn state(&self) -> Arc<VmState> {
         Arc::new(VmState::new(Lifecycle::NotStarted, VmConfig::default()))
     }
+
+    fn events(&self) -> &EventLog {
+        &self.0
+    }
 }
 
 /// Answers one request; gives the body of the answer. `None` for a method that does not exist, and for the logger,
@@ -52,7 +58,7 @@ pub fn answer(method: &str, path: &str, body: &[u8]) -> Option<Vec<u8>> {
     if request.tokens().next() == Some("logger") {
         return None;
     }
-    let api = Api::new(Refusing, "fuzz".parse().ok()?);
+    let api = Api::new(Refusing::default(), "fuzz".parse().ok()?);
     let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
     Some(runtime.block_on(api.answer(&request)).body().to_vec())
 }

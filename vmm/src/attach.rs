@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use devices::acpi::{Events, PanicNotice, Power, events, panic, power};
+use devices::acpi::{Events, PanicNotice, Panicked, Power, events, panic, power};
 use devices::legacy::ioapic::{self, IoApic};
 use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
 use devices::metrics::Group;
@@ -20,7 +20,14 @@ use devices::virtio::transport::pci::{self, PciPlacement, PciTransport};
 use devices::virtio::vsock::{Vsock, VsockError};
 use devices::virtio::{Balloon, Mem, VirtioDevice, Worker, WorkerId, WorkerLoop};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_RO;
-use vm_config::{DeviceId, DeviceTransport, Drive, Explain, FaultCode, FaultKind, SerialConfig};
+use virtio_bindings::virtio_ids::{
+    VIRTIO_ID_BALLOON, VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_MEM, VIRTIO_ID_NET,
+    VIRTIO_ID_PMEM, VIRTIO_ID_RNG, VIRTIO_ID_VSOCK,
+};
+use vm_config::{
+    DeviceId, DeviceKind, DeviceName, DeviceTransport, Drive, Explain, FaultCode, FaultKind,
+    SerialConfig, VmEvent,
+};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
@@ -33,6 +40,7 @@ use crate::configuration::{Configuration, balloon_id, mem_id};
 use crate::console;
 use crate::diagnosis;
 use crate::event_loop::{Message, Sender};
+use crate::events::{DeviceEvent, EventLog};
 use crate::hotplug::{PciSide, Pins};
 use crate::kvm::{InterruptControllers, KvmError, KvmVm, MemorySlot, WiredLine};
 use crate::messages::MessageVectors;
@@ -126,6 +134,38 @@ pub(crate) struct MemoryDevices {
     /// As configured, in that order.
     pub(crate) pmem: Vec<OpenPmem>,
     pub(crate) mem: Option<Mem>,
+}
+
+impl VirtioAttachment {
+    /// The device, as events name it.
+    pub(crate) fn name(&self) -> DeviceName {
+        let kind = match self.transport.slot().device_type() {
+            VIRTIO_ID_BLOCK => DeviceKind::Drive,
+            VIRTIO_ID_NET => DeviceKind::NetworkInterface,
+            VIRTIO_ID_PMEM => DeviceKind::Pmem,
+            VIRTIO_ID_VSOCK => DeviceKind::Vsock,
+            VIRTIO_ID_RNG => DeviceKind::Entropy,
+            VIRTIO_ID_BALLOON => DeviceKind::Balloon,
+            VIRTIO_ID_MEM => DeviceKind::MemoryHotplug,
+            VIRTIO_ID_CONSOLE => DeviceKind::Console,
+            _ => DeviceKind::Other,
+        };
+        DeviceName {
+            kind,
+            id: self.id.0.clone(),
+        }
+    }
+
+    /// Lets `events` hear of the device from here on.
+    pub(crate) fn tell(&self, events: &EventLog) {
+        let slot = self.transport.slot();
+        let id = slot.id();
+        events.name_device(id, self.name());
+        let events = events.clone();
+        slot.on_needs_reset(Box::new(move || {
+            events.note_device(id, DeviceEvent::NeedsReset);
+        }));
+    }
 }
 
 /// The devices of a machine, on its buses.
@@ -265,8 +305,13 @@ fn attach_legacy(
     ports.add(I8042_DATA_PORT.into(), i8042::WINDOW_LEN, keyboard.clone());
     attach_acpi(&mut ports, &end, &events);
     let on_panic = sender.clone();
-    let panic = PanicNotice::new(Box::new(move || {
-        on_panic.send(Message::Job(Box::new(diagnosis::on_panic)));
+    let panic = PanicNotice::new(Box::new(move |what| {
+        let has_crash_kernel = what == Panicked::WithCrashKernel;
+        let told = VmEvent::GuestPanicked { has_crash_kernel };
+        on_panic.events.note(told);
+        if !has_crash_kernel {
+            on_panic.send(Message::Job(Box::new(diagnosis::on_panic)));
+        }
     }));
     let panic = Arc::new(panic);
     ports.add(PANIC_PORT.into(), panic::WINDOW_LEN, panic.clone());

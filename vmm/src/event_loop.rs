@@ -21,6 +21,7 @@ use event_manager::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::events::{DeviceEvent, EventLog};
 use crate::vcpu::Sight;
 use crate::{ExitReason, Vm};
 
@@ -63,6 +64,8 @@ pub(crate) enum TakenOff {
 pub(crate) struct Sender {
     messages: mpsc::Sender<Message>,
     wake: Arc<EventFd>,
+    /// Where whoever sends notes what happens.
+    pub(crate) events: EventLog,
 }
 
 /// The receiving end before the loop exists.
@@ -77,6 +80,7 @@ pub(crate) fn channel() -> io::Result<(Sender, Receiver)> {
     let sender = Sender {
         messages: sender,
         wake: Arc::clone(&wake),
+        events: EventLog::default(),
     };
     let receiver = Receiver {
         messages: receiver,
@@ -96,7 +100,9 @@ impl Sender {
 }
 
 impl WorkerLoop for Sender {
+    /// A driver started a device.
     fn start(&self, id: WorkerId, worker: Box<dyn Worker>) {
+        self.events.note_device(id, DeviceEvent::DriverReady);
         self.send(Message::StartWorker(id, worker));
     }
 

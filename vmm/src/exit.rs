@@ -1,5 +1,7 @@
 //! Why a microVM ended.
 
+use vm_config::ExitCause;
+
 /// Why a microVM ended. The process exits with [`ExitReason::code`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExitReason {
@@ -39,6 +41,17 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
+    /// Why, for programs.
+    #[must_use]
+    pub fn cause(&self) -> ExitCause {
+        match self {
+            Self::Reset => ExitCause::GuestReset,
+            Self::PowerOff => ExitCause::GuestPowerOff,
+            Self::TripleFault { .. } => ExitCause::TripleFault,
+            _ => ExitCause::Failure,
+        }
+    }
+
     /// The process exit code: 0 for a reset and for off, 1 for everything else.
     #[must_use]
     pub fn code(&self) -> u8 {

@@ -15,6 +15,7 @@ use vm_config::DeviceId;
 use crate::attach::{Attached, VirtioAttachment};
 use crate::control::CommandError;
 use crate::event_loop::EventLoop;
+use crate::events::EventLog;
 use crate::hotplug::PciSide;
 use crate::kvm::KvmVm;
 use crate::metrics::METRICS;
@@ -76,6 +77,11 @@ impl RunningMachine {
             command_line,
             vm,
         }
+    }
+
+    /// Lets `events` hear of the devices from here on.
+    pub(crate) fn tell(&self, events: &EventLog) {
+        self.virtio.iter().for_each(|device| device.tell(events));
     }
 
     /// Lets a machine that was just built run.

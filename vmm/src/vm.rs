@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use devices::mmds::Mmds;
 use devices::virtio::VirtioDevice;
-use vm_config::{DeviceId, DeviceTransport};
+use vm_config::{DeviceId, DeviceTransport, VmEvent};
 
 use crate::configuration::Configuration;
 use crate::control::Removals;
@@ -61,6 +61,11 @@ pub fn run(mailbox: Mailbox, transport: DeviceTransport, mmds: Mmds) -> ExitReas
     });
     let reason = vm.serve();
     diagnosis::on_end(&mut vm, &reason);
+    vm.sender.events.end(VmEvent::Exited {
+        reason: reason.cause(),
+        message: reason.to_string(),
+        exit_code: reason.code(),
+    });
     // The API thread waits for the answers to its requests before the process ends; these get none.
     vm.event_loop.hang_up();
     vm.removals.clear();

@@ -14,6 +14,7 @@
 //! A [`Client`] keeps its connection from one request to the next and makes a new one when the server closed
 //! it. What a server can make it hold is bounded.
 
+mod events;
 mod response;
 
 use std::io::{self, BufReader, Write};
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use events::Events;
 pub use response::Response;
 
 /// Pause between two attempts to connect.
@@ -55,6 +57,9 @@ pub enum ClientError {
     /// The answer is not HTTP/1.1 as this client reads it.
     #[error("the answer is malformed: {0}")]
     Malformed(String),
+    /// The server does not tell events.
+    #[error("the server refuses to tell events, with status {0}")]
+    Refused(u16),
     /// The answer's body is not JSON.
     #[error("the answer's body is not JSON")]
     Json(#[from] serde_json::Error),
@@ -131,6 +136,24 @@ impl Client {
     /// As [`Client::get`].
     pub fn delete(&mut self, path: &str, body: Option<&Value>) -> Result<Response, ClientError> {
         self.request("DELETE", path, body)
+    }
+
+    /// `GET /events`: what happened after the event whose `seq` is `since` (0: all that is kept), and what happens from
+    /// now on. It has a connection of its own, where each part may take as long as here ([`Client::set_timeout`]).
+    ///
+    /// # Errors
+    /// When there is no answer, or the server refuses.
+    pub fn events(&self, since: u64) -> Result<Events, ClientError> {
+        let mut stream = open(&self.path, self.timeout)?;
+        let request = format!("GET /events?since={since} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.get_mut().write_all(request.as_bytes())?;
+        let head = response::read_head(&mut stream)?;
+        match (head.status, head.header("transfer-encoding")) {
+            (200, Some(encoding)) if encoding.eq_ignore_ascii_case("chunked") => {
+                Ok(Events::new(stream))
+            }
+            (status, _) => Err(ClientError::Refused(status)),
+        }
     }
 
     fn request(

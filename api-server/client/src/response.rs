@@ -80,7 +80,7 @@ pub(crate) fn read(stream: &mut impl BufRead) -> Result<(Response, bool), Client
     Ok((response, is_last))
 }
 
-fn read_head(stream: &mut impl BufRead) -> Result<Response, ClientError> {
+pub(crate) fn read_head(stream: &mut impl BufRead) -> Result<Response, ClientError> {
     let line = read_line(stream)?;
     let status = line
         .strip_prefix("HTTP/1.")
@@ -107,7 +107,7 @@ fn read_head(stream: &mut impl BufRead) -> Result<Response, ClientError> {
     }
 }
 
-fn read_line(stream: &mut impl BufRead) -> Result<String, ClientError> {
+pub(crate) fn read_line(stream: &mut impl BufRead) -> Result<String, ClientError> {
     let mut line = Vec::new();
     stream.take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
     if line.pop() != Some(b'\n') {

@@ -119,3 +119,48 @@ fn nobody_listening_is_told_within_the_limit() {
     let result = Client::connect_within("/nonexistent.sock", Duration::from_millis(5));
     assert!(matches!(result, Err(ClientError::Connect { .. })));
 }
+
+/// All that a client reads of the events in `script`.
+fn events(script: &'static str) -> Vec<Result<Value, ClientError>> {
+    let path = socket();
+    let server = serve(&path, vec!["", script]);
+    let client = Client::connect(&path).unwrap();
+    // The first connection is the client's own.
+    let own = client.stream.as_ref().unwrap().get_ref();
+    own.shutdown(std::net::Shutdown::Write).unwrap();
+    let events = client.events(7).unwrap().collect();
+    let received = server.join().unwrap();
+    assert!(received.starts_with("GET /events?since=7 HTTP/1.1\r\n"));
+    events
+}
+
+macro_rules! chunked {
+    ($body:literal) => {
+        concat!("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n", $body)
+    };
+}
+
+#[test]
+fn events_are_lines_wherever_chunks_begin() {
+    let all = events(chunked!(
+        "c\r\n{\"a\":1}\n{\"b\"\r\n3;x=y\r\n:2}\r\n1\r\n\n\r\n0\r\n\r\n"
+    ));
+    let all: Vec<Value> = all.into_iter().map(Result::unwrap).collect();
+    assert_eq!(all, [json!({"a": 1}), json!({"b": 2})]);
+}
+
+#[test]
+fn events_that_break_off_or_are_none_are_a_failure_and_then_the_end() {
+    for script in [
+        chunked!(""),
+        chunked!("5\r\n{\"a\""),
+        chunked!("3\r\n{\"a\r\n0\r\n\r\n"),
+        chunked!("zebra\r\n"),
+        chunked!("-1\r\n"),
+        chunked!("2\r\nx\n\r\n"),
+    ] {
+        let all = events(script);
+        assert_eq!(all.len(), 1, "{script:?}: {all:?}");
+        assert!(all[0].is_err(), "{script:?}");
+    }
+}

@@ -8,6 +8,7 @@ mod boot;
 mod console;
 mod devices;
 mod diagnosis;
+mod events;
 mod logger;
 mod machine;
 mod memory_hotplug;
@@ -51,6 +52,7 @@ macro_rules! endpoints {
 endpoints! {
     Get "/" version::get_instance;
     Get "/version" version::get_version;
+    Get "/events" events::get_events;
     Get "/machine-config" machine::get_machine;
     Put "/machine-config" machine::put_machine;
     Patch "/machine-config" machine::patch_machine;

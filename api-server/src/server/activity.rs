@@ -5,6 +5,8 @@
 //!  Waiting ---------> Receiving ----------------> Answering --------------> Sending ----------------> Waiting
 //!     no deadline      a deadline      as long as the request takes   a deadline
 //! ```
+//!
+//! An answer of events goes on as long as the client takes them.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -24,6 +26,8 @@ pub(super) enum Doing {
     Answering,
     /// An answer is on its way to the client.
     Sending,
+    /// Events are on their way to the client, as they happen.
+    Streaming,
     /// No further request is read.
     Leaving,
 }
@@ -56,6 +60,8 @@ pub(super) struct Activity {
     since: Cell<Instant>,
     /// Bytes came that belong to a request after this one.
     has_more: Cell<bool>,
+    /// Since when the client takes nothing of what it is sent.
+    stalled: Cell<Option<Instant>>,
     patience: Patience,
     /// Told of every change.
     changed: Rc<Notify>,
@@ -67,6 +73,7 @@ impl Activity {
             doing: Cell::new(Doing::Waiting),
             since: Cell::new(Instant::now()),
             has_more: Cell::new(false),
+            stalled: Cell::new(None),
             patience,
             changed,
         }
@@ -87,8 +94,22 @@ impl Activity {
         match self.doing.get() {
             Doing::Waiting => self.set(Doing::Receiving),
             Doing::Answering | Doing::Sending => self.has_more.set(true),
-            Doing::Receiving | Doing::Leaving => {}
+            Doing::Receiving | Doing::Streaming | Doing::Leaving => {}
         }
+    }
+
+    /// The answer is made, unless it goes on.
+    pub(super) fn answered(&self) {
+        if self.doing.get() != Doing::Streaming {
+            self.set(Doing::Sending);
+        }
+    }
+
+    /// The client takes what it is sent, or does not.
+    pub(super) fn takes(&self, does_take: bool) {
+        let since = self.stalled.get().filter(|_| !does_take);
+        let now = (!does_take).then(Instant::now);
+        self.stalled.set(since.or(now));
     }
 
     /// Nothing is left to be sent.
@@ -108,6 +129,8 @@ impl Activity {
             Doing::Waiting | Doing::Answering => return None,
             Doing::Receiving => self.patience.receiving,
             Doing::Sending | Doing::Leaving => self.patience.sending,
+            // However long it goes on, as long as it is read.
+            Doing::Streaming => return self.stalled.get()?.checked_add(self.patience.sending),
         };
         self.since.get().checked_add(limit)
     }
@@ -118,7 +141,7 @@ impl Activity {
         let may_go = match self.doing.get() {
             Doing::Waiting => time >= self.patience.waiting,
             Doing::Leaving => true,
-            Doing::Receiving | Doing::Answering | Doing::Sending => false,
+            Doing::Receiving | Doing::Answering | Doing::Sending | Doing::Streaming => false,
         };
         may_go.then_some(time)
     }

@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Bytes, Incoming};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
 use hyper::header::{ACCEPT_ENCODING, CONNECTION, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
@@ -17,9 +17,10 @@ use tokio::net::UnixStream;
 use tokio::time::{Sleep, sleep_until};
 
 use super::activity::{Activity, Doing};
+use super::seats::MAX_STREAMS;
 use super::socket::{Refusal, Socket};
 use super::{Server, accept_encoding};
-use crate::answer::{Answer, KEEP_ALIVE, Then};
+use crate::answer::{Answer, KEEP_ALIVE, ResponseBody, Then};
 use crate::error::ApiError;
 use crate::router::{Request, Verb, Vmm};
 
@@ -52,7 +53,7 @@ pub(super) async fn converse<V: Vmm>(
             let is_old = request.version() < Version::HTTP_11;
             let response = server.respond(request, &doing).await;
             answered.set(is_old && response.headers()[CONNECTION] == KEEP_ALIVE);
-            doing.set(Doing::Sending);
+            doing.answered();
             Ok::<_, Infallible>(response)
         };
         Box::pin(response) as Pin<Box<dyn Future<Output = _>>>
@@ -86,7 +87,7 @@ pub(super) async fn converse<V: Vmm>(
 /// Serves requests until the connection ends, or a deadline passes.
 async fn until_end<S>(connection: &mut http1::Connection<Socket, S>, activity: &Activity) -> End
 where
-    S: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible> + Unpin,
+    S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible> + Unpin,
     S::Future: Unpin,
 {
     let mut alarm: Option<Pin<Box<Sleep>>> = None;
@@ -112,7 +113,7 @@ impl<V: Vmm> Server<V> {
         &self,
         request: HttpRequest<Incoming>,
         activity: &Activity,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
         let body = match self.read(body).await {
             Ok(body) => body,
@@ -134,7 +135,14 @@ impl<V: Vmm> Server<V> {
         };
         let path = head.uri.path_and_query().map_or("", |path| path.as_str());
         let answer = self.api.answer(&Request::new(verb, path, body)).await;
-        answer.into_response(then)
+        if !answer.is_stream() {
+            return answer.into_response(then);
+        }
+        if self.seats.count(Doing::Streaming) >= MAX_STREAMS {
+            return turn_away(&ApiError::TooManyStreams(MAX_STREAMS), then);
+        }
+        activity.set(Doing::Streaming);
+        answer.into_response(Then::Close)
     }
 
     /// The whole body, unless it is too large: then nothing of it is read when its length was announced.
@@ -170,7 +178,7 @@ fn is_last(headers: &HeaderMap) -> bool {
 }
 
 /// Refuses what no endpoint can be asked.
-fn turn_away(error: &ApiError, then: Then) -> Response<Full<Bytes>> {
+fn turn_away(error: &ApiError, then: Then) -> Response<ResponseBody> {
     let answer = Answer::refuse(error);
     answer.log();
     answer.into_response(then)

@@ -10,6 +10,9 @@ use super::activity::{Activity, Doing};
 /// Connections served at the same time.
 pub(super) const MAX_CONNECTIONS: usize = 10;
 
+/// Connections that are sent events, besides.
+pub(super) const MAX_STREAMS: usize = 4;
+
 /// The connections there are.
 #[derive(Debug, Default)]
 pub(super) struct Seats {
@@ -27,7 +30,8 @@ impl Seats {
     /// Whether there is a place for one more; makes one, if all are taken, by closing the connection that has had
     /// no request for longest, and for long.
     pub(super) fn has_place(&self) -> bool {
-        self.taken.borrow().len() < MAX_CONNECTIONS || self.free_one()
+        let served = self.taken.borrow().len() - self.count(Doing::Streaming);
+        served < MAX_CONNECTIONS || self.free_one()
     }
 
     /// Closes the connection that has had no request for longest, if one had none for long.
@@ -53,9 +57,10 @@ impl Seats {
         taken.retain(|seat| !Rc::ptr_eq(&seat.activity, activity));
     }
 
-    /// Whether some connection does that.
-    pub(super) fn has(&self, doing: Doing) -> bool {
+    /// How many connections do that.
+    pub(super) fn count(&self, doing: Doing) -> usize {
         let taken = self.taken.borrow();
-        taken.iter().any(|seat| seat.activity.doing() == doing)
+        let same = taken.iter().filter(|seat| seat.activity.doing() == doing);
+        same.count()
     }
 }

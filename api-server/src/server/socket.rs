@@ -166,7 +166,9 @@ impl Write for Socket {
             socket.is_refused = true;
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut socket.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut socket.stream).poll_write(context, bytes);
+        socket.activity.takes(written.is_ready());
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

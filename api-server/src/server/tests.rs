@@ -4,23 +4,27 @@ use std::any::Any;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as Stream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vmm::control::{Command, CommandError, GetLifecycle, VmConfig};
-use vmm::{Lifecycle, VmState};
+use vmm::{EventLog, Lifecycle, VmState};
 
 use super::*;
 use crate::router::Vmm;
 
 mod checks;
+mod events;
 mod patience;
 mod transport;
 
 /// A microVM that is always in one state and answers every command that is allowed there.
 struct FakeVmm(Lifecycle);
+
+/// Of those who have none of their own.
+static NO_EVENTS: LazyLock<EventLog> = LazyLock::new(EventLog::default);
 
 impl Vmm for FakeVmm {
     fn submit<C: Command>(
@@ -40,6 +44,10 @@ impl Vmm for FakeVmm {
 
     fn state(&self) -> Arc<VmState> {
         Arc::new(VmState::new(self.0, VmConfig::default()))
+    }
+
+    fn events(&self) -> &EventLog {
+        &NO_EVENTS
     }
 }
 

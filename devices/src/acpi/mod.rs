@@ -8,5 +8,5 @@ pub mod power;
 
 pub use clock::ClockState;
 pub use events::{Event, Events, EventsState};
-pub use panic::PanicNotice;
+pub use panic::{PanicNotice, Panicked};
 pub use power::Power;

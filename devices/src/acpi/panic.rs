@@ -19,17 +19,26 @@ const CRASH_LOADED: u8 = 1 << 1;
 
 /// The device.
 pub struct PanicNotice {
-    /// Called once, when the guest first tells of a panic.
-    listener: Box<dyn Fn() + Send + Sync>,
     /// What the guest told so far.
     told: AtomicU8,
+    /// Hears of each thing that the guest tells for the first time.
+    listener: Box<dyn Fn(Panicked) + Send + Sync>,
     metrics: Arc<GuestPanicMetrics>,
 }
 
+/// What a guest can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Panicked {
+    /// The kernel panicked, and nothing follows.
+    ForGood,
+    /// The kernel panicked, and a crash kernel takes over.
+    WithCrashKernel,
+}
+
 impl PanicNotice {
-    /// A device that tells `listener` once, on a vCPU's thread, when the guest first tells of a panic.
+    /// A device that tells `listener`, on a vCPU's thread, what the guest tells for the first time.
     #[must_use]
-    pub fn new(listener: Box<dyn Fn() + Send + Sync>) -> Self {
+    pub fn new(listener: Box<dyn Fn(Panicked) + Send + Sync>) -> Self {
         Self {
             listener,
             told: AtomicU8::new(0),
@@ -73,10 +82,11 @@ impl Registers for PanicNotice {
         }
         if told & !before & PANICKED != 0 {
             tracing::warn!("the guest's kernel panicked; its console says why");
-            (self.listener)();
+            (self.listener)(Panicked::ForGood);
         }
         if told & !before & CRASH_LOADED != 0 {
             tracing::warn!("the guest's kernel panicked; its crash kernel takes over");
+            (self.listener)(Panicked::WithCrashKernel);
         }
     }
 }
@@ -91,21 +101,18 @@ mod tests {
     }
 
     fn deaf() -> PanicNotice {
-        PanicNotice::new(Box::new(|| {}))
+        PanicNotice::new(Box::new(|_| {}))
     }
 
     #[test]
-    fn whoever_listens_hears_of_the_first_panic() {
-        let heard = Arc::new(AtomicU8::new(0));
-        let ear = Arc::clone(&heard);
-        let notice = PanicNotice::new(Box::new(move || {
-            ear.fetch_add(1, Ordering::Relaxed);
-        }));
-        notice.write(0, &[CRASH_LOADED]);
-        assert_eq!(heard.load(Ordering::Relaxed), 0);
-        notice.write(0, &[PANICKED]);
-        notice.write(0, &[PANICKED]);
-        assert_eq!(heard.load(Ordering::Relaxed), 1);
+    fn whoever_listens_hears_of_each_thing_once() {
+        let (said, heard) = std::sync::mpsc::sync_channel(9);
+        let notice = PanicNotice::new(Box::new(move |what| said.send(what).unwrap()));
+        for told in [CRASH_LOADED, CRASH_LOADED, PANICKED, PANICKED] {
+            notice.write(0, &[told]);
+        }
+        let heard: Vec<_> = heard.try_iter().collect();
+        assert_eq!(heard, [Panicked::WithCrashKernel, Panicked::ForGood]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod console;
 mod cpu;
 mod devices;
 mod error;
+mod events;
 mod explain;
 mod ids;
 mod limits;
@@ -35,6 +36,7 @@ pub use devices::{
     NetworkBackend, NetworkInterface, NetworkInterfacePatch, Vsock,
 };
 pub use error::{DriveSerialError, LogLevelError, MacAddressError, MachineError};
+pub use events::{DeviceKind, DeviceName, ExitCause, VmEvent};
 pub use explain::{Explain, Explanation, FaultCode, FaultKind};
 pub use ids::{DeviceId, InstanceId, InstanceIdError};
 pub use limits::{RateLimiter, TokenBucket};

@@ -1,6 +1,8 @@
 //! `/boot-source`, and the start.
 
-use vm_config::BootSource;
+use std::error::Error;
+
+use vm_config::{BootSource, VmEvent};
 
 use super::{BEFORE_START, BootSourceError, Command, CommandError};
 use crate::boot::cmdline::CommandLine;
@@ -40,8 +42,16 @@ impl Command for InstanceStart {
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
 
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
+        let events = vm.sender.events.clone();
+        events.note(VmEvent::Starting);
         let built = builder::build(&mut vm.config, &vm.sender);
-        let mut machine = built.inspect_err(|error| diagnosis::on_start_failure(vm, error))?;
+        let built = built.inspect_err(|error| diagnosis::on_start_failure(vm, error));
+        let mut machine = built.map_err(CommandError::from).inspect_err(|why| {
+            let message = chain(why);
+            events.note(VmEvent::StartFailed { message });
+        })?;
+        machine.tell(&events);
+        events.note(VmEvent::Running);
         machine.start(&mut vm.event_loop);
         vm.machine = Some(machine);
         vm.lifecycle = Lifecycle::Running;
@@ -49,4 +59,16 @@ impl Command for InstanceStart {
         vm.begin_metrics();
         Ok(())
     }
+}
+
+/// `error` and what led to it, in the words of the answer.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

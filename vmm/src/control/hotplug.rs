@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use devices::pci::hotplug::Removal as Leaving;
 use devices::virtio::{VIRTIO_ID_BLOCK, VIRTIO_ID_NET, VIRTIO_ID_PMEM};
-use vm_config::DeviceId;
+use vm_config::{DeviceId, DeviceKind, DeviceName, VmEvent};
 
 use super::{ANY_STATE, Command, CommandError, HotplugError};
 use crate::configuration::Configuration;
@@ -82,6 +82,19 @@ impl Removals {
 }
 
 impl RemovableKind {
+    /// The device `id`, as events name it.
+    fn name(self, id: &DeviceId) -> DeviceName {
+        let kind = match self {
+            Self::Drive => DeviceKind::Drive,
+            Self::NetworkInterface => DeviceKind::NetworkInterface,
+            Self::Pmem => DeviceKind::Pmem,
+        };
+        DeviceName {
+            kind,
+            id: id.0.clone(),
+        }
+    }
+
     /// The virtio device type (virtio 1.2 §5).
     fn device_type(self) -> u32 {
         match self {
@@ -204,6 +217,8 @@ impl Vm {
         if let Some(machine) = &self.machine {
             machine.take_back(device);
         }
+        let name = removal.kind.name(&removal.id);
+        self.sender.events.note(VmEvent::DeviceRemovalRefused(name));
         for done in removal.done {
             done(Err(HotplugError::NoAnswer.into()));
         }
@@ -216,6 +231,9 @@ impl Vm {
         }
         self.config.forget(kind, id);
         self.publish();
+        self.sender
+            .events
+            .note(VmEvent::DeviceRemoved(kind.name(id)));
         let Some(removal) = self.removals.pending.remove(&device) else {
             return;
         };

@@ -51,7 +51,7 @@ pub use state::{GetLifecycle, Pause, Resume, SendCtrlAltDel, SendPowerButton, Vm
 
 use crate::event_loop::{self, Message, Receiver, Sender};
 use crate::published::NoticeBoard;
-use crate::{Lifecycle, Vm, VmState};
+use crate::{EventLog, Lifecycle, Vm, VmState};
 
 /// Something that can be asked of a microVM.
 pub trait Command: Send + 'static {
@@ -114,6 +114,12 @@ impl Mailbox {
 }
 
 impl Control {
+    /// What happens to the microVM.
+    #[must_use]
+    pub fn events(&self) -> &EventLog {
+        &self.sender.events
+    }
+
     /// What the microVM is now, without waiting for its turn: a command that takes long does not hold it up.
     #[must_use]
     pub fn state(&self) -> Arc<VmState> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tracing::info;
 use vm_config::{
     BalloonConfig, BootSource, ConsoleConfig, Drive, Entropy, Machine, MemoryHotplugConfig,
-    MmdsConfig, NetworkInterface, PmemConfig, Vsock,
+    MmdsConfig, NetworkInterface, PmemConfig, VmEvent, Vsock,
 };
 
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
@@ -69,6 +69,7 @@ impl Command for Pause {
         if let (Lifecycle::Running, Some(machine)) = (vm.lifecycle, &mut vm.machine) {
             machine.pause(&mut vm.event_loop);
             vm.lifecycle = Lifecycle::Paused;
+            vm.sender.events.note(VmEvent::Paused);
         }
         let took = start.elapsed();
         PROCESS.latencies_us.vmm_pause_vm.set_us(took);
@@ -87,6 +88,7 @@ impl Command for Resume {
             machine.resume(&mut vm.event_loop);
             vm.lifecycle = Lifecycle::Running;
             diagnosis::on_resume(vm);
+            vm.sender.events.note(VmEvent::Resumed);
         }
         let took = start.elapsed();
         PROCESS.latencies_us.vmm_resume_vm.set_us(took);

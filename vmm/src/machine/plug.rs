@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use devices::pci::hotplug::Removal;
 use devices::virtio::{VirtioDevice, WorkerLoop};
-use vm_config::DeviceId;
+use vm_config::{DeviceId, VmEvent};
 
 use super::RunningMachine;
 use crate::Lifecycle;
@@ -55,13 +55,16 @@ impl RunningMachine {
         let attached = attach_pci(pci, device, &self.vm, workers, at);
         let transport = attached.inspect_err(|_| self.placement.release(place))?;
         METRICS.add(&id, Arc::clone(&counters));
-        self.virtio.push(VirtioAttachment {
+        let attachment = VirtioAttachment {
             id,
             place,
             transport,
             counters,
             memory,
-        });
+        };
+        attachment.tell(&sender.events);
+        sender.events.note(VmEvent::DeviceAdded(attachment.name()));
+        self.virtio.push(attachment);
         pci.hotplug.insert(at.device);
         Ok(())
     }

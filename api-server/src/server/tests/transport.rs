@@ -327,6 +327,10 @@ impl Vmm for SlowVmm {
     fn state(&self) -> Arc<VmState> {
         FakeVmm(Lifecycle::NotStarted).state()
     }
+
+    fn events(&self) -> &EventLog {
+        &NO_EVENTS
+    }
 }
 
 #[test]

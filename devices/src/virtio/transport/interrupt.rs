@@ -1,5 +1,6 @@
 //! The way from a device to its driver: the causes that every transport shows, and the wired line of one.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub(super) trait SlotInterrupt: Interrupt {
     fn reset(&self);
     /// Sends again what a saved machine may have lost.
     fn repeat(&self);
+    /// Has `tell` called whenever the device gives up. Only the first that asks is told.
+    fn on_needs_reset(&self, tell: Box<dyn Fn() + Send + Sync>);
 }
 
 /// Why the driver is interrupted, where it can look it up.
@@ -29,6 +32,8 @@ pub(super) struct Causes {
     /// Configuration generation: changes when the configuration space did (virtio 1.2 §2.5.1).
     generation: AtomicU32,
     needs_reset: AtomicBool,
+    /// Who else hears that the device gave up.
+    listener: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Causes {
@@ -70,8 +75,16 @@ impl Causes {
     }
 
     pub(super) fn note_needs_reset(&self) {
-        self.needs_reset.store(true, Ordering::Release);
+        let was_told = self.needs_reset.swap(true, Ordering::AcqRel);
         self.note(VIRTIO_MMIO_INT_CONFIG);
+        if let (false, Some(tell)) = (was_told, self.listener.get()) {
+            tell();
+        }
+    }
+
+    pub(super) fn listen(&self, tell: Box<dyn Fn() + Send + Sync>) {
+        // One that hears already goes on to.
+        let _ = self.listener.set(tell);
     }
 
     pub(super) fn reset(&self) {
@@ -142,6 +155,10 @@ impl SlotInterrupt for WiredInterrupt {
 
     fn next_generation(&self) {
         self.causes.next_generation();
+    }
+
+    fn on_needs_reset(&self, tell: Box<dyn Fn() + Send + Sync>) {
+        self.causes.listen(tell);
     }
 
     fn reset(&self) {

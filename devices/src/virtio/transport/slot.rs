@@ -118,6 +118,11 @@ impl Slot {
         self.id
     }
 
+    /// Has `tell` called, on any thread, whenever the device gives up and waits for a reset. It must not wait.
+    pub fn on_needs_reset(&self, tell: Box<dyn Fn() + Send + Sync>) {
+        self.interrupt.on_needs_reset(tell);
+    }
+
     /// Takes the queues of a worker that the caller took off the loop and stopped. Nothing changes when the
     /// driver has not started the device.
     pub fn park(&self, queues: &[Queue]) {

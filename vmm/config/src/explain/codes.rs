@@ -52,6 +52,7 @@ codes! {
     BodyMissing "body_missing": "a PUT or PATCH has no body, or one that changes nothing", "send the fields to set as a JSON object, with a Content-Length";
     UnknownPath "unknown_path": "no endpoint has this method and path", "see the table of requests in docs/api.md";
     UnknownQuery "unknown_query": "the query is none that the endpoint has", "leave the query out";
+    TooManyStreams "too_many_streams": "as many clients as are served read events already", "close one of the connections that read GET /events";
     IdMissing "id_missing": "the path has no id", "put the device's id behind the last slash";
     IdInvalid "id_invalid": "the id in the path has a character that ids cannot have", "use letters, digits and underscores";
     IdMismatch "id_mismatch": "path and body name different ids", "use the same id in both";

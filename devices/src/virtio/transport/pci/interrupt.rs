@@ -121,6 +121,10 @@ impl SlotInterrupt for MessageInterrupt {
         self.causes.next_generation();
     }
 
+    fn on_needs_reset(&self, tell: Box<dyn Fn() + Send + Sync>) {
+        self.causes.listen(tell);
+    }
+
     fn reset(&self) {
         self.causes.reset();
         self.set_config_vector(VIRTIO_MSI_NO_VECTOR);
