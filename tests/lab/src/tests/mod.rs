@@ -60,7 +60,7 @@ tests! {
     metadata::linux_reads_metadata_as_text_on_pci 300,
     boot::sees_four_cpus 180,
     boot::sees_two_cpus 180,
-    cpu::template_hides_flags 300,
+    cpu::template_hides_flags 400,
     hotplug::devices_come_and_go_by_themselves 240,
     disk::file_system_keeps_a_file 180,
     disk::bare_disk_is_the_image_file 180,
