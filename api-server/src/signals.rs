@@ -109,3 +109,30 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
     METRICS.flush_at_end();
     exit::clean_up();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic;
+
+    use super::*;
+
+    /// The only test that configures the metrics of this process.
+    #[test]
+    fn a_panic_is_counted_in_a_last_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics");
+        let config = serde_json::json!({ "metrics_path": path });
+        let config = serde_json::from_value(config).unwrap();
+        METRICS
+            .configure(&config, &vm_config::InstanceId::default())
+            .unwrap();
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(on_panic));
+        let panicked = panic::catch_unwind(|| panic!("as asked"));
+        panic::set_hook(before);
+        assert!(panicked.is_err());
+        let line = std::fs::read_to_string(&path).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["vmm"]["panic_count"], 1);
+    }
+}
