@@ -54,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) mmds_size_limit: usize,
     /// Where virtio devices are.
     pub(crate) transport: DeviceTransport,
+    /// The guest can say that it has booted.
+    pub(crate) has_boot_timer: bool,
 }
 
 /// A command line that cannot be served, in the words scripts look for.
@@ -162,10 +164,10 @@ const DEFAULT_MAX_PAYLOAD: usize = 51200;
 /// Every flag of the interface, in the order `--help` shows them.
 const FLAGS: &[Flag] = &[
     value("api-sock", "Path of the API socket.", Some(DEFAULT_SOCKET)),
-    refused(switch(
+    switch(
         "boot-timer",
-        "Log how long the guest took to boot; not in this build.",
-    )),
+        "Log how long the guest took to boot, once it says that it has.",
+    ),
     value("config-file", "JSON file to configure and boot from.", None),
     value(
         "cpu-template",
@@ -392,6 +394,7 @@ fn options(given: &Given) -> Result<Options, CliError> {
         } else {
             DeviceTransport::Mmio
         },
+        has_boot_timer: given.has("boot-timer"),
     })
 }
 

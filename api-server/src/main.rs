@@ -32,6 +32,7 @@ use exit::leave;
 use server::{ApiThread, Opening, Patience, Settings};
 use tracing::{error, info};
 use vm_config::MetricsConfig;
+use vmm::Beginning;
 use vmm::control::{Control, Mailbox};
 use vmm::metrics::METRICS;
 
@@ -118,12 +119,16 @@ fn run(options: Options) -> ! {
         config_file::apply(path, &options.id, &control);
     }
     options.start.count();
-    let transport = options.transport;
+    let beginning = Beginning {
+        transport: options.transport,
+        has_boot_timer: options.has_boot_timer,
+        mmds,
+    };
     let (api, _unused_control) = match listener {
         Some(listener) => (Some(start_api(listener, control, options)), None),
         None => (None, Some(control)),
     };
-    let reason = vmm::run(mailbox, transport, mmds);
+    let reason = vmm::run(mailbox, beginning);
     end(&reason, api)
 }
 

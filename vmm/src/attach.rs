@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use devices::acpi::{Events, PanicNotice, Panicked, Power, events, panic, power};
 use devices::legacy::ioapic::{self, IoApic};
-use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, i8042, serial};
+use devices::legacy::{ConsoleSink, I8042, Serial, SerialInput, boot_timer, i8042, serial};
 use devices::metrics::Group;
 use devices::pci::bus::{CONFIG_PORTS_LEN, ECAM_LEN};
 use devices::pci::{BarWindows, ConfigMemory, ConfigPorts, hotplug};
@@ -31,10 +31,11 @@ use vm_config::{
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout::{
-    COM1_PORT, ECAM_START, EVENTS_PORT, GSI_COM1, GSI_EVENTS, GSI_KEYBOARD, I8042_DATA_PORT,
-    IOAPIC_START, PANIC_PORT, PCI_CONFIG_PORTS, PCI_HOTPLUG_PORTS, POWER_PORTS,
+    BOOT_TIMER_START, COM1_PORT, ECAM_START, EVENTS_PORT, GSI_COM1, GSI_EVENTS, GSI_KEYBOARD,
+    I8042_DATA_PORT, IOAPIC_START, PANIC_PORT, PCI_CONFIG_PORTS, PCI_HOTPLUG_PORTS, POWER_PORTS,
 };
 use crate::boot::cmdline::CommandLine;
+use crate::boot_time::BootClock;
 use crate::bus::Bus;
 use crate::configuration::{Configuration, balloon_id, mem_id};
 use crate::console;
@@ -129,8 +130,10 @@ pub(crate) struct VirtioAttachment {
     pub(crate) memory: Option<MemorySlot>,
 }
 
-/// Devices whose memory was made before the rest of the machine.
-pub(crate) struct MemoryDevices {
+/// What was made before the rest of the machine.
+pub(crate) struct MadeBefore {
+    /// For a boot timer.
+    pub(crate) clock: Option<BootClock>,
     /// As configured, in that order.
     pub(crate) pmem: Vec<OpenPmem>,
     pub(crate) mem: Option<Mem>,
@@ -189,12 +192,16 @@ pub(crate) struct Attached {
 /// Takes the devices out of `config`, in attach order, and adds to `cmdline` what a kernel must be told.
 pub(crate) fn attach_devices(
     config: &mut Configuration,
-    memory: MemoryDevices,
+    made: MadeBefore,
     vm: &KvmVm,
     sender: &Sender,
     cmdline: &mut CommandLine,
 ) -> Result<Attached, AttachError> {
     let mut attached = attach_legacy(&config.serial, vm, sender)?;
+    if let Some(clock) = made.clock {
+        let timer = Arc::new(clock.device());
+        (attached.mmio).add(BOOT_TIMER_START.0, boot_timer::WINDOW_LEN, timer);
+    }
     match config.transport {
         DeviceTransport::Mmio => drop(cmdline.push("pci=off")),
         DeviceTransport::Pci => attached.attach_pci_bus(sender),
@@ -220,7 +227,7 @@ pub(crate) fn attach_devices(
         }
         attached.attach_virtio(id, Box::new(net), vm, sender, placement.next()?)?;
     }
-    for (stated, OpenPmem { device, slot }) in config.pmem.iter().zip(memory.pmem) {
+    for (stated, OpenPmem { device, slot }) in config.pmem.iter().zip(made.pmem) {
         let id = stated.id.clone();
         attached.attach_virtio(id, Box::new(device), vm, sender, placement.next()?)?;
         attached.give_memory(slot);
@@ -243,7 +250,7 @@ pub(crate) fn attach_devices(
         let device = Box::new(console.take(Console::open)?);
         attached.attach_virtio(console_id(), device, vm, sender, placement.next()?)?;
     }
-    if let Some(mem) = memory.mem {
+    if let Some(mem) = made.mem {
         attached.attach_virtio(mem_id(), Box::new(mem), vm, sender, placement.next()?)?;
     }
     for place in attached.mmio_places() {

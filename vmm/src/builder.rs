@@ -19,13 +19,14 @@ use crate::arch::x86_64::mptable::write_mp_table;
 use crate::arch::x86_64::regs::{BootMode, boot_fpu, boot_regs, set_boot_sregs, write_boot_tables};
 use crate::arch::x86_64::system_area::{SystemArea, SystemAreaError};
 use crate::arch::x86_64::template::{NamedTemplateError, NoCpuidEntry};
-use crate::attach::{AttachError, Attached, MemoryDevices, attach_devices};
+use crate::attach::{AttachError, Attached, MadeBefore, attach_devices};
 use crate::boot::cmdline::{self, CmdlineError, CommandLine};
 use crate::boot::initrd::{InitrdError, load_initrd};
 use crate::boot::kernel::{KernelError, LoadedKernel, load_kernel};
 use crate::boot::linux::write_zero_page;
 use crate::boot::pvh::write_start_info;
 use crate::boot::{self, BootInfo, Initrd};
+use crate::boot_time::BootClock;
 use crate::configuration::Configuration;
 use crate::event_loop::Sender;
 use crate::generation::{self, GenerationError};
@@ -155,9 +156,10 @@ pub(crate) fn build(
     if config.boot_source.is_none() {
         return Err(StartError::NoKernel);
     }
+    let clock = config.has_boot_timer.then(BootClock::start);
     let all = allocate(config)?;
     let memory = Arc::clone(&all.guest);
-    let built = build_in(all, config, sender);
+    let built = build_in(all, config, clock, sender);
     if built.is_err() {
         memory::release(memory);
     }
@@ -199,6 +201,7 @@ fn allocate(config: &Configuration) -> Result<AllMemory, StartError> {
 fn build_in(
     all: AllMemory,
     config: &mut Configuration,
+    clock: Option<BootClock>,
     sender: &Sender,
 ) -> Result<RunningMachine, StartError> {
     let source = config.boot_source.clone().ok_or(StartError::NoKernel)?;
@@ -221,7 +224,8 @@ fn build_in(
 
     let (kernel, initrd) = load_files(memory, &source)?;
     let mut line = CommandLine::new(source.boot_args.as_deref());
-    let attached = attach_devices(config, MemoryDevices { pmem, mem }, &vm, sender, &mut line)?;
+    let made = MadeBefore { clock, pmem, mem };
+    let attached = attach_devices(config, made, &vm, sender, &mut line)?;
     let line = line.finish()?;
     let info = BootInfo {
         cmdline: cmdline::write(memory, &line)?,

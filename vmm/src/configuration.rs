@@ -22,6 +22,8 @@ use crate::memory::Sharing;
 pub(crate) struct Configuration {
     /// Said when the process started.
     pub(crate) transport: DeviceTransport,
+    /// Said when the process started.
+    pub(crate) has_boot_timer: bool,
     /// Its `cpu_template` is never `None` in name.
     pub(crate) machine: Machine,
     /// Empty when `machine` has a named template: the later of the two counts.

@@ -6,6 +6,7 @@
 pub mod arch;
 mod attach;
 pub mod boot;
+mod boot_time;
 mod builder;
 mod bus;
 mod configuration;
@@ -43,4 +44,4 @@ pub use exit::ExitReason;
 pub use lifecycle::Lifecycle;
 pub use pmem::PmemError;
 pub use published::VmState;
-pub use vm::{Vm, run};
+pub use vm::{Beginning, Vm, run};

@@ -34,22 +34,33 @@ pub struct Vm {
     pub(crate) board: NoticeBoard,
 }
 
-/// Serves `mailbox` on this thread until the microVM, with its devices on `transport` and its metadata in `mmds`, ends.
+/// What was said of the microVM when the process started.
+pub struct Beginning {
+    /// Where its virtio devices are.
+    pub transport: DeviceTransport,
+    /// Whether it has a boot timer.
+    pub has_boot_timer: bool,
+    /// Its metadata.
+    pub mmds: Mmds,
+}
+
+/// Serves `mailbox` on this thread until the microVM ends.
 /// The caller then exits the process with the reason's code; vCPUs may still be in the guest.
 #[must_use]
-pub fn run(mailbox: Mailbox, transport: DeviceTransport, mmds: Mmds) -> ExitReason {
+pub fn run(mailbox: Mailbox, beginning: Beginning) -> ExitReason {
     let event_loop = match EventLoop::new(mailbox.receiver) {
         Ok(event_loop) => event_loop,
         Err(error) => return ExitReason::EventLoop(error.to_string()),
     };
-    METRICS.add("", mmds.metrics());
+    METRICS.add("", beginning.mmds.metrics());
     // Never dropped: the process is about to end, and the kernel takes things apart faster than we could.
     let mut vm = ManuallyDrop::new(Vm {
         lifecycle: Lifecycle::NotStarted,
         is_configured: false,
         config: Configuration {
-            transport,
-            mmds: Arc::new(mmds),
+            transport: beginning.transport,
+            has_boot_timer: beginning.has_boot_timer,
+            mmds: Arc::new(beginning.mmds),
             ..Configuration::default()
         },
         machine: None,

@@ -75,8 +75,8 @@ fn mistakes_are_told_in_the_promised_words() {
             "Argument 'no-seccomp' cannot be used together with argument 'seccomp-filter'.",
         ),
         (
-            "--boot-timer",
-            "The argument 'boot-timer' is not supported by this build; leave it out.",
+            "--seccomp-filter f",
+            "The argument 'seccomp-filter' is not supported by this build; leave it out.",
         ),
     ] {
         let mistake = run(line).unwrap_err();
@@ -136,6 +136,14 @@ fn version_starts_with_the_line_clients_look_for() {
 fn pci_is_off_unless_it_is_enabled() {
     assert_eq!(run("").unwrap().transport, DeviceTransport::Mmio);
     assert_eq!(run("--enable-pci").unwrap().transport, DeviceTransport::Pci);
+}
+
+#[test]
+fn a_boot_timer_is_there_when_it_is_asked_for() {
+    assert!(!run("").unwrap().has_boot_timer);
+    assert!(run("--boot-timer").unwrap().has_boot_timer);
+    let mistake = run("--boot-timer --boot-timer").unwrap_err();
+    assert_eq!(mistake, CliError::Duplicate("boot-timer"));
 }
 
 #[test]

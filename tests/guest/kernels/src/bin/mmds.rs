@@ -9,8 +9,8 @@ use core::fmt::Write;
 use rt::boot::BootInfo;
 use rt::http_client::{Answer, Connection, resolve};
 use rt::interrupts::DeviceVector;
-use rt::{println, serial};
 use rt::virtio::net::Nic;
+use rt::{println, serial};
 
 rt::kernel!(main);
 
