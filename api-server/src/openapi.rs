@@ -4,6 +4,13 @@
 //! `cargo test -p api-server --features openapi openapi`. With `UPDATE_OPENAPI=1` in the environment the file
 //! is written instead. The same goes for the list of errors, `docs/errors.md`.
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
+mod asked;
+mod examples;
+mod schema;
+mod table;
+
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -69,10 +76,17 @@ fn describe() -> String {
     ));
     let mut description = serde_json::to_value(description).expect("a description is JSON");
     widen(&mut description);
-    for (_, operations) in members(&mut description["paths"]) {
-        for (verb, operation) in members(operations) {
-            add_what_all_have(&verb, operation);
-        }
+    for endpoint in endpoints() {
+        let verb = endpoint.verb.to_string().to_lowercase();
+        let operation = &mut description["paths"][endpoint.path][&verb];
+        assert!(
+            operation.is_object(),
+            "{verb} {} has no description",
+            endpoint.path
+        );
+        add_what_all_have(&verb, operation);
+        describe_parameters(operation);
+        examples::add(endpoint.verb, endpoint.path, operation);
     }
     // No `enum`: a client that knows these must not stumble over a new one.
     description["components"]["schemas"]["Fault"]["properties"]["code"]["x-extensible-enum"] =
@@ -80,6 +94,10 @@ fn describe() -> String {
     let mut text = serde_json::to_string_pretty(&description).expect("a description is JSON");
     text.push('\n');
     text
+}
+
+fn endpoints() -> impl Iterator<Item = &'static Endpoint<vmm::control::Control>> {
+    Endpoint::ALL.iter()
 }
 
 fn members(of: &mut Value) -> impl Iterator<Item = (String, &mut Value)> {
@@ -108,12 +126,19 @@ fn widen(value: &mut Value) {
 
 /// What no endpoint says for itself: answers that come before any of them is asked, and that a body may be left out.
 fn add_what_all_have(verb: &str, operation: &mut Value) {
-    operation["responses"]["503"] = json!({
-        "description": "Ten connections are served already",
-        "content": { "application/json": { "schema": {
-            "type": "object", "required": ["error"], "properties": { "error": { "type": "string" } },
-        } } },
+    let busy = json!({
+        "type": "object", "required": ["error"], "properties": { "error": { "type": "string" } },
     });
+    let unavailable = &mut operation["responses"]["503"];
+    let is_told_more = unavailable.is_object();
+    unavailable["content"]["application/json"] =
+        json!({ "schema": busy, "example": { "error": "Too many open connections" } });
+    if is_told_more {
+        let refusal = json!({ "$ref": "#/components/schemas/Fault" });
+        unavailable["content"]["application/json"]["schema"] = json!({ "anyOf": [busy, refusal] });
+    } else {
+        unavailable["description"] = "Ten connections are served already".into();
+    }
     if verb == "get" && operation["responses"]["400"].is_null() {
         operation["responses"]["400"] = json!({
             "description": "The request has a body",
@@ -125,6 +150,18 @@ fn add_what_all_have(verb: &str, operation: &mut Value) {
         let schema = schema.clone();
         operation["requestBody"]["content"]["application/json"]["schema"] = schema;
         operation["requestBody"]["required"] = false.into();
+    }
+}
+
+/// Says what a name in a path can be.
+fn describe_parameters(operation: &mut Value) {
+    let parameters = operation.get_mut("parameters");
+    let parameters = parameters.and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
+        if parameter["in"] == "path" {
+            parameter["schema"]["pattern"] = "^[0-9A-Za-z_]+$".into();
+            parameter["schema"]["minLength"] = 1.into();
+        }
     }
 }
 
@@ -148,18 +185,4 @@ fn is_committed(file: &str, generated: &str) {
         committed == generated,
         "{file} is out of date: run `make openapi`"
     );
-}
-
-#[test]
-fn openapi_describes_each_endpoint_under_its_own_path() {
-    let description: Value = serde_json::from_str(&describe()).unwrap();
-    for endpoint in Endpoint::<vmm::control::Control>::ALL {
-        let verb = endpoint.verb.to_string().to_lowercase();
-        let operation = &description["paths"][endpoint.path][&verb];
-        assert!(
-            operation.is_object(),
-            "{verb} {} has no description",
-            endpoint.path
-        );
-    }
 }

@@ -51,8 +51,10 @@ pub struct Machine {
     /// Presents pairs of vCPUs as hardware threads of one core.
     #[serde(default)]
     pub smt: bool,
-    /// A named CPU template.
+    /// A named CPU template; `PUT /cpu-config` says the same. One that is absent keeps the earlier one, `None` takes it
+    /// away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(deprecated))]
     pub cpu_template: Option<CpuTemplate>,
     /// Records which pages the guest writes, for incremental snapshots.
     #[serde(default)]
@@ -68,9 +70,12 @@ pub struct Machine {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of `Machine`")]
 pub struct MachinePatch {
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 32))]
     pub vcpu_count: Option<u8>,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub mem_size_mib: Option<usize>,
     pub smt: Option<bool>,
+    #[cfg_attr(feature = "openapi", schema(deprecated))]
     pub cpu_template: Option<CpuTemplate>,
     pub track_dirty_pages: Option<bool>,
     pub huge_pages: Option<HugePages>,

@@ -21,6 +21,7 @@ fn default_slot_size_mib() -> u32 {
 #[serde(deny_unknown_fields)]
 pub struct MemoryHotplugConfig {
     /// The most the guest can have beyond its RAM; whole slots.
+    #[cfg_attr(feature = "openapi", schema(minimum = 128, multiple_of = 128))]
     pub total_size_mib: u32,
     /// What it plugs at a time: a power of 2, at least 2.
     #[serde(default = "default_block_size_mib")]
