@@ -3,7 +3,7 @@
 RELEASE := target/x86_64-unknown-linux-gnu/release
 CARGO   := cargo
 
-.PHONY: demo test check build guests unit-test client-test vm-test fuzz fuzz-test bench openapi setup setup-tests clean
+.PHONY: demo test check build guests unit-test client-test vm-test fuzz fuzz-test bench openapi schemathesis setup setup-tests clean
 
 ## Boots a test guest and a stock Linux through the socket API, and shows each step.
 demo: setup
@@ -57,6 +57,14 @@ fuzz-test:
 openapi:
 	UPDATE_OPENAPI=1 $(CARGO) test --quiet -p api-server --features openapi openapi
 	UPDATE_OPENAPI=1 $(CARGO) test --quiet -p vmm the_page_lists_every_key
+
+## Has schemathesis (https://schemathesis.io) make up requests from the interface description and send them to a described, a
+## running, and a running machine on PCI: 2 minutes. pip fetches it; needs Python's venv (Debian: python3-venv).
+schemathesis: build guests
+	python3 -m venv target/schemathesis
+	target/schemathesis/bin/pip install --quiet --disable-pip-version-check -r tests/schemathesis/requirements.txt
+	python3 tests/schemathesis/run.py target/schemathesis/bin/schemathesis $(RELEASE)/cloister-vmm \
+		tests/guest/target/x86_64-unknown-linux-gnu/release/serial_echo $(EXAMPLES)
 
 ## Prints figures as a table; ONLY=start,memory picks, PEER_FIRECRACKER=/path adds a peer's columns.
 bench: build guests
