@@ -10,9 +10,9 @@ use vm_config::{
     Vsock,
 };
 use vmm::control::{
-    Command, CommandError, Control, InstanceStart, PutBalloon, PutBootSource, PutConsole,
-    PutCpuConfig, PutDrive, PutEntropy, PutMachine, PutMemoryHotplug, PutMetrics, PutMmdsConfig,
-    PutNetworkInterface, PutPmem, PutSerial, PutVsock,
+    Command, CommandError, Control, GetLifecycle, InstanceStart, PutBalloon, PutBootSource,
+    PutConsole, PutCpuConfig, PutDrive, PutEntropy, PutMachine, PutMemoryHotplug, PutMetrics,
+    PutMmdsConfig, PutNetworkInterface, PutPmem, PutSerial, PutVsock,
 };
 
 use crate::cpu_template::CpuConfigSource;
@@ -74,7 +74,12 @@ pub(crate) fn apply(path: &Path, id: &InstanceId, control: &Control) {
     if let Some(template) = file.cpu_config {
         match template.read() {
             Ok(template) => queue(control, PutCpuConfig(template)),
-            Err(why) => give_up(&format!("Configure CPU error: {why}")),
+            Err(why) => {
+                let why = format!("Configure CPU error: {why}");
+                // Not before what is to be applied before it: that may be wrong too.
+                control.submit(GetLifecycle, move |_| give_up(&why));
+                return;
+            }
         }
     }
     queue(control, PutBootSource(file.boot_source));

@@ -262,6 +262,11 @@ fn of_several_mistakes_the_one_that_is_applied_first_is_told() {
             "Machine config error: ",
         ),
         (
+            "cpu-config",
+            json!("/no/such/template"),
+            "Configure CPU error: ",
+        ),
+        (
             "boot-source",
             json!({ "kernel_image_path": "/none" }),
             "Boot source error: ",
