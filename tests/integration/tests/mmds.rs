@@ -4,8 +4,9 @@
 
 use std::fs;
 
-use integration::{Tap, TestVm, vm_test};
+use integration::{Tap, TestVm, guest_kernel, vm_test};
 use serde_json::json;
+use tempfile::TempDir;
 
 #[vm_test(kernel = "halt")]
 fn data_is_put_merged_and_told_sorted(vm: &mut TestVm) {
@@ -133,4 +134,32 @@ fn a_guest_reads_without_tokens_under_limits(vm: &mut TestVm) {
     vm.expect_pass();
     assert_eq!(vm.value("without_token"), "200");
     assert_eq!(vm.value("name"), "vm");
+}
+
+#[test]
+fn a_guest_of_a_configuration_file_reads_what_the_metadata_file_says() {
+    let folder = TempDir::new().unwrap();
+    let metadata = folder.path().join("metadata.json");
+    fs::write(&metadata, format!("{METADATA}\"m\"}}")).unwrap();
+    for (version, without_token) in [("V1", "200"), ("V2", "401")] {
+        let tap = Tap::new();
+        let config = json!({
+            "boot-source": { "kernel_image_path": guest_kernel("mmds") },
+            "drives": [],
+            "network-interfaces": [{
+                "iface_id": "eth0", "host_dev_name": tap.name(), "guest_mac": "06:00:ac:10:00:0a",
+            }],
+            "mmds-config": { "network_interfaces": ["eth0"], "version": version },
+        });
+        let file = folder.path().join("vm.json");
+        fs::write(&file, config.to_string()).unwrap();
+        let paths = [&file, &metadata].map(|path| path.to_str().unwrap());
+        let arguments = ["--config-file", paths[0], "--metadata", paths[1]];
+        let mut vm = TestVm::with_arguments("mmds-file", &arguments);
+        vm.expect_pass();
+        assert_eq!(vm.value("without_token"), without_token);
+        assert_eq!(vm.value("name"), "vm");
+        let json_bytes = METADATA.len() + 4;
+        assert_eq!(vm.value("json_bytes"), json_bytes.to_string());
+    }
 }
