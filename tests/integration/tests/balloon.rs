@@ -256,6 +256,54 @@ fn more_than_the_guest_has_is_refused(vm: &mut TestVm) {
     );
 }
 
+#[vm_test(kernel = "balloon", mmio)]
+fn memory_that_can_be_plugged_counts_as_what_the_guest_has(vm: &mut TestVm) {
+    vm.put("/hotplug/memory", &json!({ "total_size_mib": 256 }));
+    start(vm, &json!({}));
+    vm.wait_for("touched=16384");
+    let why = vm.refused("PATCH", "/balloon", Some(&json!({ "amount_mib": 385 })));
+    assert_eq!(
+        why,
+        "Balloon update error: Balloon: Requested memory should be less than 384MiB"
+    );
+}
+
+#[vm_test(kernel = "balloon", mmio, pci)]
+fn what_was_left_out_stays_off_while_a_driver_runs(vm: &mut TestVm) {
+    start(vm, &json!({}));
+    vm.wait_for("touched=16384");
+    for (method, path, words) in [
+        (
+            "PATCH",
+            "/balloon/hinting/start",
+            "Balloon update error: Balloon: Attempting to use hinting when not enabled",
+        ),
+        (
+            "PATCH",
+            "/balloon/hinting/stop",
+            "Balloon update error: Balloon: Attempting to use hinting when not enabled",
+        ),
+        (
+            "GET",
+            "/balloon/hinting/status",
+            "Internal VMM error: Balloon: Attempting to use hinting when not enabled",
+        ),
+        (
+            "GET",
+            "/balloon/statistics",
+            "Internal VMM error: Balloon: Received stats query when stats are disabled.",
+        ),
+    ] {
+        assert_eq!(vm.refused(method, path, None), words, "{method} {path}");
+    }
+    let on = json!({ "stats_polling_interval_s": 1 });
+    assert_eq!(
+        vm.refused("PATCH", "/balloon/statistics", Some(&on)),
+        "Balloon update error: Balloon: Statistics cannot be enabled/disabled after activation."
+    );
+    assert_eq!(get(vm, "/balloon")["stats_polling_interval_s"], 0);
+}
+
 #[vm_test(kernel = "halt")]
 fn without_a_balloon_there_is_none_to_change(vm: &mut TestVm) {
     vm.start();

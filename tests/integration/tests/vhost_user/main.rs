@@ -93,11 +93,13 @@ fn a_patch_reads_the_configuration_anew(vm: &mut TestVm) {
     let bytes = content(40);
     fs::write(&path, &bytes).unwrap();
     let limit = json!({ "drive_id": "disk", "rate_limiter": {} });
-    let why = vm.refused("PATCH", "/drives/disk", Some(&limit));
-    assert!(
-        why.contains("Running method expected different backend."),
-        "{why}"
-    );
+    let file = json!({ "drive_id": "disk", "path_on_host": path });
+    for refused in [limit, file] {
+        let why = vm.refused("PATCH", "/drives/disk", Some(&refused));
+        let begins = "Drive config error: Unable to patch the block device: Running method expected different backend.";
+        let ends = " Please verify the request arguments.";
+        assert!(why.starts_with(begins) && why.ends_with(ends), "{why}");
+    }
     let answer = vm.request(
         "PATCH",
         "/drives/disk",
