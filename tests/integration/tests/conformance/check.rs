@@ -67,6 +67,7 @@ fn differ(expected: &Answer, found: &Found, codes: &Codes) -> Vec<String> {
         }
     }
     wrong.extend(differ_in_headers(expected, found));
+    wrong.extend(differ_in_type(expected, found));
     wrong.extend(differ_in_explanation(expected, body, codes));
     wrong
 }
@@ -87,9 +88,27 @@ fn differ_in_headers(expected: &Answer, found: &Found) -> Vec<String> {
     if found.header("Deprecation").is_some() && !expected.headers.contains_key("Deprecation") {
         wrong.push("it is marked as deprecated".to_owned());
     }
-    let has_type = found.header("Content-Type") == Some("application/json");
-    if has_type != found.body.is_some() && found.status != 503 {
-        wrong.push("a body goes with Content-Type: application/json".to_owned());
+    wrong
+}
+
+/// A body is JSON and says so, unless the row names what it is.
+fn differ_in_type(expected: &Answer, found: &Found) -> Vec<String> {
+    const TYPE: &str = "Content-Type";
+    let text = found.text.as_deref().unwrap_or_default();
+    if !expected.body_says.is_empty() {
+        let missing = expected.body_says.iter().filter(|it| !text.contains(*it));
+        let start: String = text.chars().take(300).collect();
+        let missing = missing.map(|words| format!("the body is without {words:?}: {start}"));
+        let unnamed = (!expected.headers.contains_key(TYPE)).then(|| format!("it names no {TYPE}"));
+        return missing.chain(unnamed).collect();
+    }
+    let mut wrong = Vec::new();
+    if found.text.is_some() && found.body.is_none() {
+        wrong.push(format!("the body is not JSON: {text}"));
+    }
+    let has_type = found.header(TYPE) == Some("application/json");
+    if has_type != found.text.is_some() && found.status != 503 {
+        wrong.push(format!("a body goes with {TYPE}: application/json"));
     }
     wrong
 }

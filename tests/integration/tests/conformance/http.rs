@@ -17,6 +17,9 @@ pub struct Connection(BufReader<UnixStream>);
 pub struct Found {
     pub status: u16,
     pub headers: Vec<(String, String)>,
+    /// The body; of a stream its first chunk.
+    pub text: Option<String>,
+    /// The body, if it is JSON.
     pub body: Option<Value>,
 }
 
@@ -59,15 +62,28 @@ impl Connection {
         let mut found = Found {
             status,
             headers,
+            text: None,
             body: None,
         };
-        if let Some(len) = found.header("Content-Length") {
-            let mut body = vec![0; len.parse().map_err(|_| format!("length {len:?}"))?];
-            self.0.read_exact(&mut body).map_err(|e| e.to_string())?;
-            let body = serde_json::from_slice(&body);
-            found.body = Some(body.map_err(|e| format!("the body is not JSON: {e}"))?);
-        }
+        found.text = self.body(&found)?;
+        let text = found.text.as_deref().unwrap_or_default();
+        found.body = serde_json::from_str(text).ok();
         Ok(found)
+    }
+
+    /// What follows the head of `found`.
+    fn body(&mut self, found: &Found) -> Result<Option<String>, String> {
+        let len = if found.is_stream() {
+            let size = self.line()?;
+            usize::from_str_radix(&size, 16).map_err(|_| format!("chunk size {size:?}"))?
+        } else if let Some(len) = found.header("Content-Length") {
+            len.parse().map_err(|_| format!("length {len:?}"))?
+        } else {
+            return Ok(None);
+        };
+        let mut body = vec![0; len];
+        self.0.read_exact(&mut body).map_err(|e| e.to_string())?;
+        String::from_utf8(body).map(Some).map_err(|e| e.to_string())
     }
 
     /// Whether the server has closed it.
@@ -84,6 +100,11 @@ impl Connection {
 }
 
 impl Found {
+    /// It goes on for as long as the microVM does, and has its connection for itself.
+    pub fn is_stream(&self) -> bool {
+        self.header("Transfer-Encoding") == Some("chunked")
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())

@@ -60,7 +60,7 @@ macro_rules! files {
 
 files! {
     transport routing checks phases actions boot_source machine_config cpu_config drives pmem network_interfaces
-    balloon vsock small_devices memory_hotplug mmds metrics vm_config snapshot
+    balloon vsock small_devices memory_hotplug mmds metrics events vm_config snapshot
 }
 
 #[test]

@@ -77,6 +77,9 @@ pub struct Answer {
     pub code: Option<String>,
     /// The body is this, keys in this order.
     pub answer: Option<Value>,
+    /// The body is no JSON, and has these words; `headers` says what it is.
+    #[serde(default)]
+    pub body_says: Vec<String>,
     /// The body has these keys, with these values.
     #[serde(default)]
     pub has: Map<String, Value>,

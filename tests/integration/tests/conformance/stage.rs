@@ -6,7 +6,7 @@ use integration::{Tap, TestVm, guest_kernel};
 use serde_json::{Value, json};
 
 use crate::http::{Connection, Found};
-use crate::rows::{Group, Phase, Row};
+use crate::rows::{Answer, Group, Phase, Row};
 
 /// A monitor and the connection to it.
 pub struct Stage {
@@ -80,7 +80,11 @@ impl Stage {
                 (Some(body), _) => body.to_string(),
                 (None, text) => text.clone().unwrap_or_default(),
             };
-            return Ok(vec![self.connection.ask(&row.request, &body)?]);
+            let found = self.connection.ask(&row.request, &body)?;
+            if found.is_stream() {
+                self.connection = Connection::open(&socket);
+            }
+            return Ok(vec![found]);
         };
         let mut own = Connection::open(&socket);
         own.send(bytes.as_bytes());
@@ -133,7 +137,13 @@ impl Row {
         for (key, value) in &self.answer.has {
             row.answer.has.insert(key.clone(), fill_json(value));
         }
-        for text in row.answer.exact.iter_mut().chain(&mut row.answer.says) {
+        let Answer {
+            exact,
+            says,
+            body_says,
+            ..
+        } = &mut row.answer;
+        for text in exact.iter_mut().chain(says).chain(body_says) {
             *text = fill(text);
         }
         row
