@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_mmio as reg;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::halves::{set_high, set_low};
 use super::interrupt::{Causes, CausesState, WiredInterrupt};
 pub use super::negotiation::Negotiation;
-use super::negotiation::low;
 use super::slot::Slot;
 use super::{RestoreError, Transport};
 use crate::irq::IrqLine;
@@ -213,14 +213,6 @@ impl Registers for MmioTransport {
             self.write_register(offset, u32::from_le_bytes(word));
         }
     }
-}
-
-pub(super) fn set_low(word: &mut u64, value: u32) {
-    *word = u64::from(low(*word >> 32)) << 32 | u64::from(value);
-}
-
-pub(super) fn set_high(word: &mut u64, value: u32) {
-    *word = u64::from(value) << 32 | u64::from(low(*word));
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod echo;
+mod halves;
 mod interrupt;
 pub mod mmio;
 mod negotiation;

@@ -12,6 +12,8 @@ use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1,
 };
 
+use super::halves::low;
+
 /// What a driver sets by writing the status register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -164,12 +166,6 @@ impl Negotiation {
     fn has(&self, bit: u32) -> bool {
         self.status & bit != 0
     }
-}
-
-/// The lower half of a 64-bit word.
-pub(super) fn low(word: u64) -> u32 {
-    let [a, b, c, d, ..] = word.to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

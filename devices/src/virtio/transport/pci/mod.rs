@@ -18,8 +18,8 @@ use self::caps::{
 };
 use self::interrupt::MessageInterrupt;
 use self::registers as reg;
-use super::mmio::{set_high, set_low};
-use super::negotiation::{Negotiation, low};
+use super::halves::{low, set_high, set_low};
+use super::negotiation::Negotiation;
 use super::slot::Slot;
 use super::{CausesState, RestoreError, Transport};
 use crate::GuestMemory;
