@@ -9,6 +9,7 @@ use vm_config::{DeviceId, VmEvent};
 use super::RunningMachine;
 use crate::Lifecycle;
 use crate::attach::{AttachError, VirtioAttachment, attach_pci};
+use crate::control::CommandError;
 use crate::event_loop::{EventLoop, Sender};
 use crate::kvm::{KvmVm, MemorySlot};
 use crate::metrics::METRICS;
@@ -38,17 +39,18 @@ impl RunningMachine {
     /// for it.
     ///
     /// # Errors
-    /// When the bus is full or the host refuses; all is as before.
+    /// When there is no such bus, it is full or the host refuses; all is as before.
     pub(crate) fn plug(
         &mut self,
         id: DeviceId,
         device: Box<dyn VirtioDevice>,
         memory: Option<MemorySlot>,
         sender: &Sender,
-    ) -> Result<(), AttachError> {
-        let place = self.placement.next()?;
+    ) -> Result<(), CommandError> {
+        let place = self.placement.next().map_err(AttachError::from)?;
         let (Some(pci), Place::Pci(at)) = (&self.pci, place) else {
-            unreachable!("the caller has asked for a bus")
+            self.placement.release(place);
+            return Err(CommandError::NoPci);
         };
         let workers = Arc::new(sender.clone()) as Arc<dyn WorkerLoop>;
         let counters = device.counters();
