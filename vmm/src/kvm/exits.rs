@@ -1,11 +1,16 @@
-//! What a vCPU left the guest for: how often, and what the last times were.
+//! What a vCPU left the guest for: how often, how long that took, and what the last times were.
 //!
-//! One thread writes and orders nothing, so a count is one load and one store; whoever reads while the vCPU runs sees
-//! each number whole, and maybe one exit more in one place than in another.
+//! Each exit is counted once: an access in the vCPU's [`VcpuMetrics`], anything else here. One thread writes and orders
+//! nothing; whoever reads while the vCPU runs sees each number whole, and maybe one exit more in one place than in another.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
+use devices::metrics::Counter;
 use serde::Serialize;
+
+use crate::metrics::VcpuMetrics;
 
 /// Exits that are remembered.
 const REMEMBERED: usize = 16;
@@ -59,7 +64,9 @@ pub struct Exit {
 /// The exits of one vCPU.
 #[derive(Debug, Default)]
 pub struct ExitLog {
-    counts: [AtomicU64; KINDS],
+    metrics: Arc<VcpuMetrics>,
+    /// By kind; those of accesses are in `metrics`.
+    others: [Counter; KINDS],
     /// Where the next one goes.
     next: AtomicUsize,
     last: [AtomicU64; REMEMBERED],
@@ -99,6 +106,11 @@ impl Exit {
 }
 
 impl ExitLog {
+    /// What it counts under the names of the metrics file.
+    pub fn metrics(&self) -> &Arc<VcpuMetrics> {
+        &self.metrics
+    }
+
     /// Remembers and counts an exit. Called by the vCPU's thread alone.
     pub fn record(&self, exit: Exit) {
         self.count(exit.kind);
@@ -109,23 +121,40 @@ impl ExitLog {
         self.next.store((next + 1) % REMEMBERED, Ordering::Relaxed);
     }
 
+    /// As [`ExitLog::record`], and notes how long `answer` takes to answer an access.
+    pub fn record_answer(&self, exit: Exit, answer: impl FnOnce()) {
+        self.record(exit);
+        let latency = match exit.kind {
+            ExitKind::PortRead => &self.metrics.exit_io_in_agg,
+            ExitKind::PortWrite => &self.metrics.exit_io_out_agg,
+            ExitKind::MmioRead => &self.metrics.exit_mmio_read_agg,
+            ExitKind::MmioWrite => &self.metrics.exit_mmio_write_agg,
+            _ => return answer(),
+        };
+        let start = Instant::now();
+        answer();
+        latency.record(start.elapsed());
+    }
+
     /// Counts an exit that says nothing of the guest. Called by the vCPU's thread alone.
     pub fn count(&self, kind: ExitKind) {
-        if let Some(count) = self.counts.get(kind as usize) {
-            count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.counter(kind).increment();
+    }
+
+    fn counter(&self, kind: ExitKind) -> &Counter {
+        match kind {
+            ExitKind::PortRead => &self.metrics.exit_io_in,
+            ExitKind::PortWrite => &self.metrics.exit_io_out,
+            ExitKind::MmioRead => &self.metrics.exit_mmio_read,
+            ExitKind::MmioWrite => &self.metrics.exit_mmio_write,
+            other => &self.others[other as usize],
         }
     }
 
     /// How many of each kind there were; kinds that there were none of are left out.
     pub fn counts(&self) -> impl Iterator<Item = (ExitKind, u64)> + '_ {
-        let counts = self
-            .counts
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed));
-        ExitKind::ALL
-            .into_iter()
-            .zip(counts)
-            .filter(|(_, count)| *count > 0)
+        let counts = ExitKind::ALL.map(|kind| (kind, self.counter(kind).get()));
+        counts.into_iter().filter(|(_, count)| *count > 0)
     }
 
     /// The last ones, oldest first.
@@ -169,6 +198,26 @@ mod tests {
             (ExitKind::Interrupted, 1),
         ];
         assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn an_access_is_counted_under_the_names_of_the_metrics_file() {
+        let log = ExitLog::default();
+        let mut answered = 0;
+        for kind in ExitKind::ALL {
+            log.record_answer(exit(kind, 0x64, 1), || answered += 1);
+        }
+        assert_eq!(answered, ExitKind::ALL.len());
+        let metrics = log.metrics();
+        let accesses = [
+            &metrics.exit_io_in,
+            &metrics.exit_io_out,
+            &metrics.exit_mmio_read,
+            &metrics.exit_mmio_write,
+        ];
+        assert_eq!(accesses.map(Counter::get), [1; 4]);
+        let counts: Vec<_> = log.counts().collect();
+        assert_eq!(counts, ExitKind::ALL.map(|kind| (kind, 1)));
     }
 
     #[test]

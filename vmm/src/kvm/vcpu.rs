@@ -3,10 +3,8 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
 
 use devices::Registers;
-use devices::metrics::{Counter, Latency};
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
     KVM_SYSTEM_EVENT_SHUTDOWN, kvm_fpu, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_sregs,
@@ -19,7 +17,6 @@ use super::exits::{Exit, ExitKind, ExitLog};
 use super::over_memory::VmOverMemory;
 use super::{KvmError, MsrChangeError};
 use crate::ExitReason;
-use crate::metrics::VcpuMetrics;
 
 /// Register state of a vCPU that boots. Application processors wait for a start-up interrupt instead, so
 /// only their CPUID, MSRs and local APIC are set.
@@ -89,7 +86,6 @@ pub struct Vcpu {
     access_size: AccessSize,
     immediate_exit: ImmediateExit,
     exits: Arc<ExitLog>,
-    metrics: Arc<VcpuMetrics>,
     physical_bits: u32,
     /// Keeps mapped what the guest may touch.
     _vm: Arc<VmOverMemory>,
@@ -173,7 +169,6 @@ impl Vcpu {
             access_size: AccessSize::of(&mut fd),
             immediate_exit: ImmediateExit::of(&mut fd),
             exits: Arc::default(),
-            metrics: Arc::default(),
             physical_bits: 0,
             fd,
             _vm: vm,
@@ -185,12 +180,7 @@ impl Vcpu {
         Kick(self.immediate_exit)
     }
 
-    /// What it counts. No other thread writes there.
-    pub fn metrics(&self) -> Arc<VcpuMetrics> {
-        Arc::clone(&self.metrics)
-    }
-
-    /// What it left the guest for.
+    /// What it left the guest for. No other thread writes there.
     pub fn exits(&self) -> Arc<ExitLog> {
         Arc::clone(&self.exits)
     }
@@ -266,13 +256,7 @@ impl Vcpu {
     /// Runs the guest until it needs something. Port and memory accesses become accesses to `ports` and `mmio`.
     pub fn run(&mut self, ports: &dyn Registers, mmio: &dyn Registers) -> Turn {
         let outcome = match self.fd.run() {
-            Ok(exit) => {
-                let watch = Watch {
-                    exits: &self.exits,
-                    metrics: &self.metrics,
-                };
-                serve(exit, &self.access_size, &watch, ports, mmio)
-            }
+            Ok(exit) => serve(exit, &self.access_size, &self.exits, ports, mmio),
             Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => {
                 self.exits.count(ExitKind::Interrupted);
                 Outcome::Interrupted
@@ -293,7 +277,7 @@ impl Vcpu {
             }
             Outcome::Ended(end) => {
                 let is_failure = !matches!(end, End::Reset);
-                self.metrics.failures.add(is_failure.into());
+                self.exits.metrics().failures.add(is_failure.into());
                 Turn::Ended(self.reason(end))
             }
         }
@@ -322,14 +306,10 @@ impl Vcpu {
     /// running the guest. A wide or repeated access has more parts, each an exit of its own.
     pub fn finish_access(&mut self, ports: &dyn Registers, mmio: &dyn Registers) {
         self.immediate_exit.set();
-        let watch = Watch {
-            exits: &self.exits,
-            metrics: &self.metrics,
-        };
         // It ends with EINTR by design; a real failure shows at the next run.
         while let Ok(exit) = self.fd.run()
             && matches!(
-                serve(exit, &self.access_size, &watch, ports, mmio),
+                serve(exit, &self.access_size, &self.exits, ports, mmio),
                 Outcome::Served
             )
         {}
@@ -355,64 +335,48 @@ enum End {
     Other(String),
 }
 
-/// What notes exits.
-struct Watch<'a> {
-    exits: &'a ExitLog,
-    metrics: &'a VcpuMetrics,
-}
-
-/// Counts an access, and how long `access` takes.
-fn timed(count: &Counter, latency: &Latency, access: impl FnOnce()) -> Outcome {
-    let start = Instant::now();
-    access();
-    latency.record(start.elapsed());
-    count.increment();
-    Outcome::Served
-}
-
 /// Turns an access into one of `ports` or `mmio`.
 fn serve(
     exit: VcpuExit<'_>,
     access_size: &AccessSize,
-    watch: &Watch<'_>,
+    exits: &ExitLog,
     ports: &dyn Registers,
     mmio: &dyn Registers,
 ) -> Outcome {
-    let Watch { exits, metrics } = watch;
-    let accessed = |kind, address, size: usize| {
-        exits.record(Exit {
-            kind,
-            address,
-            size: size as u64,
-        });
+    let noted = |kind, address, size: usize| Exit {
+        kind,
+        address,
+        size: size as u64,
     };
-    let ended = |kind| accessed(kind, 0, 0);
+    let ended = |kind| exits.record(noted(kind, 0, 0));
     let end = match exit {
         VcpuExit::IoIn(port, data) => {
-            accessed(ExitKind::PortRead, port.into(), access_size.get());
-            return timed(&metrics.exit_io_in, &metrics.exit_io_in_agg, || {
-                for access in data.chunks_mut(access_size.get()) {
+            let size = access_size.get();
+            exits.record_answer(noted(ExitKind::PortRead, port.into(), size), || {
+                for access in data.chunks_mut(size) {
                     ports.read(port.into(), access);
                 }
             });
+            return Outcome::Served;
         }
         VcpuExit::IoOut(port, data) => {
-            accessed(ExitKind::PortWrite, port.into(), access_size.get());
-            return timed(&metrics.exit_io_out, &metrics.exit_io_out_agg, || {
-                for access in data.chunks(access_size.get()) {
+            let size = access_size.get();
+            exits.record_answer(noted(ExitKind::PortWrite, port.into(), size), || {
+                for access in data.chunks(size) {
                     ports.write(port.into(), access);
                 }
             });
+            return Outcome::Served;
         }
         VcpuExit::MmioRead(address, data) => {
-            accessed(ExitKind::MmioRead, address, data.len());
-            let (count, latency) = (&metrics.exit_mmio_read, &metrics.exit_mmio_read_agg);
-            return timed(count, latency, || mmio.read(address, data));
+            let read = noted(ExitKind::MmioRead, address, data.len());
+            exits.record_answer(read, || mmio.read(address, data));
+            return Outcome::Served;
         }
         VcpuExit::MmioWrite(address, data) => {
-            accessed(ExitKind::MmioWrite, address, data.len());
-            let (count, latency) = (&metrics.exit_mmio_write, &metrics.exit_mmio_write_agg);
-            return timed(count, latency, || mmio.write(address, data));
+            let write = noted(ExitKind::MmioWrite, address, data.len());
+            exits.record_answer(write, || mmio.write(address, data));
+            return Outcome::Served;
         }
         // The I/O APIC has edge-triggered pins only: nothing waits for an end of interrupt.
         VcpuExit::IoapicEoi(_) => {

@@ -91,7 +91,6 @@ pub(crate) struct Handle {
     /// Set before a kick, cleared by the vCPU when it looks: `PARK`, `REQUEST`.
     wishes: Arc<AtomicU8>,
     exits: Arc<ExitLog>,
-    metrics: Arc<VcpuMetrics>,
     // The thread owns the `Vcpu` and ends only after `requests` is gone, so this stays valid.
     kick: Kick,
     /// `None` once it is joined.
@@ -117,7 +116,6 @@ impl Handle {
         let wishes = Arc::new(AtomicU8::new(0));
         let exits = vcpu.exits();
         let kick = vcpu.kick();
-        let metrics = vcpu.metrics();
         let thread = Thread {
             vcpu,
             index,
@@ -133,7 +131,6 @@ impl Handle {
             requests,
             wishes,
             exits,
-            metrics,
             kick,
             thread: Some(thread),
         })
@@ -141,7 +138,7 @@ impl Handle {
 
     /// What it counts.
     pub(crate) fn metrics(&self) -> Arc<VcpuMetrics> {
-        Arc::clone(&self.metrics)
+        Arc::clone(self.exits.metrics())
     }
 
     /// Sets the state the vCPU boots with; the answer comes through the channel.
