@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use devices::acpi::{Event, Events};
-use devices::irq::IrqLine;
-use devices::legacy::ioapic::{Message as InterruptMessage, PinRouter};
+use devices::irq::{IrqLine, Message as InterruptMessage};
+use devices::legacy::ioapic::PinRouter;
 use devices::pci::{Hotplug, PciBus, Released};
 
 use crate::Vm;

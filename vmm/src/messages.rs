@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use devices::irq::IrqLine;
-use devices::legacy::ioapic::Message;
+use devices::irq::Message;
 use devices::metrics::InterruptMetrics;
 use devices::pci::MessageLines;
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::Registers;
+use crate::irq::Message;
 
 /// Pins, numbered from 0.
 pub const PINS: u8 = 24;
@@ -38,15 +39,6 @@ const LOGICAL_DESTINATION: u64 = 1 << 11;
 const READ_ONLY: u64 = (1 << 12) | (1 << 14);
 const MASKED: u64 = 1 << 16;
 const WRITABLE: u64 = 0xff00_0000_0001_afff;
-
-/// A message-signalled interrupt: a write of `data` to `address` (Intel SDM volume 3 §11.11).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Low 32 bits of the address; the high ones are 0.
-    pub address: u32,
-    /// The value written.
-    pub data: u32,
-}
 
 /// Where the host keeps what each pin stands for.
 pub trait PinRouter: Send + Sync {

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::config::ConfigurationSpace;
-use crate::legacy::ioapic::Message;
+use crate::irq::Message;
 
 /// Capability identifier.
 const CAPABILITY_ID: u8 = 0x11;

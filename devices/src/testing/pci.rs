@@ -7,7 +7,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::guest::{Guest, Place};
 use super::{FakeDriver, InlineLoop};
 use crate::GuestMemory;
-use crate::legacy::ioapic::Message;
+use crate::irq::Message;
 use crate::pci::{Bar, Function, MessageLines};
 use crate::virtio::queue::QueueState;
 use crate::virtio::transport::pci::{BAR_LEN, PciPlacement, notify_offset};

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
 use super::*;
-use crate::legacy::ioapic::Message;
+use crate::irq::Message;
 use crate::testing::{Buffer, FakeDriver, InlineLoop, guest_memory};
 use crate::virtio::transport::echo::Echo;
 
