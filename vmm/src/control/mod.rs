@@ -7,19 +7,22 @@
 mod balloon;
 mod boot;
 mod console;
-mod devices;
+mod drives;
+mod entropy;
 mod error;
 mod hotplug;
 mod machine;
 mod memory_hotplug;
 mod metrics;
 mod mmds;
+mod network;
 mod plug;
 mod pmem;
 mod sealing;
 mod serial;
 mod snapshot;
 mod state;
+mod vsock;
 
 use std::io;
 use std::sync::Arc;
@@ -30,9 +33,8 @@ pub use balloon::{
 };
 pub use boot::{InstanceStart, PutBootSource};
 pub use console::PutConsole;
-pub use devices::{
-    PatchDrive, PatchNetworkInterface, PutDrive, PutEntropy, PutNetworkInterface, PutVsock,
-};
+pub use drives::{PatchDrive, PutDrive};
+pub use entropy::PutEntropy;
 pub use error::{
     BootSourceError, CommandError, DriveError, DrivePatchError, HotplugError, NetworkError,
 };
@@ -44,10 +46,12 @@ pub use memory_hotplug::{
 };
 pub use metrics::{FlushMetrics, GetMetrics, PutMetrics};
 pub use mmds::{GetMmds, MmdsConfigError, PatchMmds, PutMmds, PutMmdsConfig};
+pub use network::{PatchNetworkInterface, PutNetworkInterface};
 pub use pmem::{PatchPmem, PmemConfigError, PutPmem};
 pub use serial::PutSerial;
 pub use snapshot::{CreateSnapshot, LoadSnapshot, SnapshotCreateError, SnapshotLoadError};
 pub use state::{GetLifecycle, Pause, Resume, SendCtrlAltDel, SendPowerButton, VmConfig};
+pub use vsock::PutVsock;
 
 use crate::event_loop::{self, Message, Receiver, Sender};
 use crate::published::NoticeBoard;

@@ -8,6 +8,10 @@ use crate::event_loop::Sender;
 use crate::machine::RunningMachine;
 use crate::{Lifecycle, Vm};
 
+/// The most drives, interfaces or pmem devices that can be described: more than a machine has room for, which
+/// `InstanceStart` tells, and few enough for the descriptors they hold until then.
+pub(super) const MAX_DESCRIBED: usize = 64;
+
 /// A device that is described before the start, and put on the PCI bus after it.
 pub(super) trait Pluggable: Sized {
     /// Adds it to what the machine will have, or puts it in the place of the one of its name.

@@ -3,8 +3,7 @@
 use devices::virtio::Pmem;
 use vm_config::{DeviceId, Explain, FaultCode, FaultKind, PmemConfig, PmemPatch};
 
-use super::devices::MAX_DESCRIBED;
-use super::plug::{Pluggable, Target, put};
+use super::plug::{MAX_DESCRIBED, Pluggable, Target, put};
 use super::{AFTER_START, ANY_STATE, Command, CommandError};
 use crate::configuration::Configuration;
 use crate::pmem::{self, OpenPmem, PmemError};

@@ -14,10 +14,10 @@ use devices::virtio::vsock::VsockError;
 use vm_config::{MacAddress, MachineError, MemoryHotplugError};
 
 use super::balloon::{BalloonConfigError, BalloonUpdateError};
-use super::devices::MAX_DESCRIBED;
 use super::hotplug::REMOVAL_TIMEOUT;
 use super::memory_hotplug::MemoryHotplugUpdateError;
 use super::mmds::MmdsConfigError;
+use super::plug::MAX_DESCRIBED;
 use super::pmem::PmemConfigError;
 use super::snapshot::{SnapshotCreateError, SnapshotLoadError};
 use crate::attach::AttachError;
