@@ -84,18 +84,15 @@ pub struct EventReader {
 impl EventLog {
     /// Notes `event`.
     pub(crate) fn note(&self, event: VmEvent) {
-        let waiting = {
-            let mut log = self.lock();
-            log.note(event);
-            std::mem::take(&mut log.waiting)
-        };
-        waiting.into_values().for_each(Waker::wake);
+        self.change(|log| log.note(event));
     }
 
-    /// Notes the last event.
+    /// Notes the last event. Whoever reads finds it before the end.
     pub(crate) fn end(&self, event: VmEvent) {
-        self.lock().is_over = true;
-        self.note(event);
+        self.change(|log| {
+            log.note(event);
+            log.is_over = true;
+        });
     }
 
     /// The device of worker `id` has a name from here on.
@@ -125,6 +122,15 @@ impl EventLog {
             id: log.readers,
             after,
         }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Log)) {
+        let waiting = {
+            let mut log = self.lock();
+            change(&mut log);
+            std::mem::take(&mut log.waiting)
+        };
+        waiting.into_values().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
@@ -260,6 +266,26 @@ mod tests {
         log.end(VmEvent::Paused);
         assert_eq!(seqs(reader.read(9, Waker::noop())), (0, vec![1]));
         assert!(matches!(reader.read(9, Waker::noop()), Reading::Over));
+    }
+
+    #[test]
+    fn no_reader_sees_the_end_before_the_last_event() {
+        for _ in 0..300 {
+            let log = EventLog::default();
+            let mut reader = log.read_after(0);
+            let (said, heard) = std::sync::mpsc::channel();
+            let reads = std::thread::spawn(move || {
+                let mut reading = reader.read(9, Waker::noop());
+                said.send(()).unwrap();
+                while matches!(reading, Reading::Nothing) {
+                    reading = reader.read(9, Waker::noop());
+                }
+                reading
+            });
+            heard.recv().unwrap();
+            log.end(VmEvent::Paused);
+            assert_eq!(seqs(reads.join().unwrap()), (0, vec![1]));
+        }
     }
 
     #[test]
