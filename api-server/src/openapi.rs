@@ -9,6 +9,7 @@
 mod asked;
 mod examples;
 mod schema;
+mod snippets;
 mod table;
 
 use std::path::Path;
