@@ -53,10 +53,11 @@ fuzz:
 fuzz-test:
 	@sh tests/fuzz/run.sh all 20
 
-## Writes resources/openapi/cloister.json, docs/errors.md and the list in docs/metrics.md anew from the types; `make check` compares them.
+## Writes resources/openapi/cloister.json, docs/errors.md, the lists in docs/metrics.md and docs/migrating-from-firecracker.md anew from the types; `make check` compares them.
 openapi:
 	UPDATE_OPENAPI=1 $(CARGO) test --quiet -p api-server --features openapi openapi
 	UPDATE_OPENAPI=1 $(CARGO) test --quiet -p vmm the_page_lists_every_key
+	UPDATE_OPENAPI=1 $(CARGO) test --quiet -p integration --test conformance the_page_for_those_who_switch
 
 ## Has schemathesis (https://schemathesis.io) make up requests from the interface description and send them to a described, a
 ## running, and a running machine on PCI: 2 minutes. pip fetches it; needs Python's venv (Debian: python3-venv).
