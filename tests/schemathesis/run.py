@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-DESCRIPTION = "resources/openapi/cloister.json"
+DESCRIPTION = os.path.abspath("resources/openapi/cloister.json")
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -68,6 +68,12 @@ class Monitor:
         self.await_socket()
         if self.kernel:
             self.put("/boot-source", {"kernel_image_path": os.path.abspath(self.kernel)})
+            # Named as in the examples, so that these find them.
+            drive, memory = self.file("drive"), self.file("memory")
+            self.put("/drives/rootfs", {"drive_id": "rootfs", "is_root_device": False, "path_on_host": drive})
+            self.put("/pmem/data", {"id": "data", "path_on_host": memory})
+            self.put("/entropy", {})
+            self.put("/vsock", {"guest_cid": 3, "uds_path": self.fresh("vsock")})
             self.put("/balloon", {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": 1})
             self.put("/hotplug/memory", {"total_size_mib": 256})
             self.put("/actions", {"action_type": "InstanceStart"})
@@ -84,6 +90,14 @@ class Monitor:
                     break
                 time.sleep(0.01)
         sys.exit(f"the monitor does not listen; it ended with {self.process.poll()}")
+
+    def fresh(self, name):
+        return os.path.join(self.folder.name, f"{name}.{self.starts}")
+
+    def file(self, name):
+        with open(self.fresh(name), "wb") as file:
+            file.truncate(2 << 20)
+        return file.name
 
     def put(self, path, body):
         connection = UnixConnection(self.socket)
@@ -185,6 +199,8 @@ async def ask(schemathesis, examples, monitor):
     client = await asyncio.create_subprocess_exec(
         schemathesis, "run", DESCRIPTION, "--url", f"http://127.0.0.1:{port}", "--seed", "1",
         "--max-examples", examples, "--no-color", *checks,
+        # It leaves a folder of its own where it runs.
+        cwd=monitor.folder.name,
     )
     status = await client.wait()
     server.close()
@@ -192,6 +208,7 @@ async def ask(schemathesis, examples, monitor):
 
 
 def main(schemathesis, program, kernel, examples="20"):
+    schemathesis = os.path.abspath(schemathesis)
     wrong = []
     for name, flags, guest in (
         ("a machine that is described", [], None),
