@@ -15,7 +15,7 @@ use crate::guest::{Guest, Run};
 use crate::statistics::Table;
 
 /// Runs of each monitor and workload.
-const RUNS: usize = 7;
+const RUNS: usize = 15;
 
 struct Workload {
     name: &'static str,

@@ -13,7 +13,7 @@ use crate::guest::{Guest, Run};
 use crate::statistics::Table;
 
 /// Runs of each monitor and workload.
-const RUNS: usize = 7;
+const RUNS: usize = 15;
 /// Bytes of a run.
 const COUNT: u64 = 128 << 20;
 /// The host's port that the guest connects to.
