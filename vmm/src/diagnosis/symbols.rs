@@ -8,14 +8,15 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+mod elf;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use std::io::{self, BufReader, Read, Seek};
 
-/// Most program headers that are looked at, as when it is loaded.
-const MAX_SEGMENTS: u16 = 64;
-/// Most sections that are looked at. A kernel has about 80.
-const MAX_SECTIONS: u16 = 4096;
+use self::elf::{
+    CLASS_64_LITTLE, Entry, Header, MAGIC, Program, SHN_LORESERVE, SHN_UNDEF, STT_FUNC, STT_NOTYPE,
+    Section, damaged, read, read_at, seek, segments, tables,
+};
+
 /// Most symbols that are looked at. A kernel with everything built in has about 200,000.
 const MAX_SYMBOLS: u64 = 1 << 20;
 /// The longest name that is told, bytes.
@@ -25,76 +26,6 @@ const MAX_DISTANCE: u64 = 1 << 20;
 const BUFFER: usize = 64 << 10;
 /// Bytes of a symbol.
 const ENTRY_LEN: u64 = size_of::<Entry>() as u64;
-
-const MAGIC: [u8; 4] = *b"\x7fELF";
-const CLASS_64_LITTLE: [u8; 2] = [2, 1];
-const PT_LOAD: u32 = 1;
-const SHT_SYMTAB: u32 = 2;
-const SHN_UNDEF: u16 = 0;
-/// From here on section numbers mean something else; `SHN_ABS` is among them.
-const SHN_LORESERVE: u16 = 0xff00;
-const STT_NOTYPE: u8 = 0;
-const STT_FUNC: u8 = 2;
-
-#[derive(Clone, Copy, Default, FromBytes, Immutable, IntoBytes)]
-#[repr(C)]
-struct Header {
-    magic: [u8; 4],
-    class: [u8; 2],
-    _ident: [u8; 10],
-    _type: u16,
-    _machine: u16,
-    _version: u32,
-    _entry: u64,
-    program_offset: u64,
-    section_offset: u64,
-    _flags: u32,
-    _header_size: u16,
-    _program_size: u16,
-    program_count: u16,
-    _section_size: u16,
-    section_count: u16,
-    _names: u16,
-}
-
-#[derive(Clone, Copy, Default, FromBytes, Immutable, IntoBytes)]
-#[repr(C)]
-struct Program {
-    kind: u32,
-    _flags: u32,
-    _offset: u64,
-    linear: u64,
-    physical: u64,
-    _file_len: u64,
-    memory_len: u64,
-    _align: u64,
-}
-
-#[derive(Clone, Copy, Default, FromBytes, Immutable, IntoBytes)]
-#[repr(C)]
-struct Section {
-    _name: u32,
-    kind: u32,
-    _flags: u64,
-    _address: u64,
-    offset: u64,
-    len: u64,
-    link: u32,
-    _info: u32,
-    _align: u64,
-    _entry_len: u64,
-}
-
-#[derive(Clone, Copy, Default, FromBytes, Immutable, IntoBytes)]
-#[repr(C)]
-struct Entry {
-    name: u32,
-    info: u8,
-    _other: u8,
-    section: u16,
-    value: u64,
-    len: u64,
-}
 
 /// An address to name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -212,56 +143,6 @@ impl Query {
     }
 }
 
-fn segments<R: Read + Seek>(
-    image: &mut BufReader<R>,
-    header: &Header,
-) -> Result<Vec<Program>, NoSymbols> {
-    let count = header.program_count;
-    if count > MAX_SEGMENTS {
-        return Err(NoSymbols::TooMany {
-            what: "program headers",
-            count: count.into(),
-        });
-    }
-    seek(image, header.program_offset)?;
-    let mut segments = Vec::new();
-    for _ in 0..count {
-        let program: Program = read(image)?;
-        if program.kind == PT_LOAD {
-            segments.push(program);
-        }
-    }
-    Ok(segments)
-}
-
-/// The symbol table and the table of its names.
-fn tables<R: Read + Seek>(
-    image: &mut BufReader<R>,
-    header: &Header,
-) -> Result<(Section, Section), NoSymbols> {
-    let count = header.section_count;
-    if count > MAX_SECTIONS {
-        return Err(NoSymbols::TooMany {
-            what: "sections",
-            count: count.into(),
-        });
-    }
-    seek(image, header.section_offset)?;
-    let mut sections = Vec::new();
-    for _ in 0..count {
-        sections.push(read::<Section, _>(image)?);
-    }
-    let symbols = sections.iter().find(|section| section.kind == SHT_SYMTAB);
-    let names = symbols.and_then(|symbols| {
-        let index = usize::try_from(symbols.link).ok()?;
-        sections.get(index)
-    });
-    match (symbols, names) {
-        (Some(symbols), Some(names)) => Ok((*symbols, *names)),
-        _ => Err(NoSymbols::Stripped),
-    }
-}
-
 /// The symbol closest before each address.
 fn scan<R: Read + Seek>(
     image: &mut BufReader<R>,
@@ -326,32 +207,6 @@ fn name<R: Read + Seek>(
     let end = bytes.iter().position(|byte| *byte == 0);
     bytes.truncate(end.unwrap_or(bytes.len()));
     Ok(bytes.escape_ascii().to_string())
-}
-
-fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "it is damaged")
-}
-
-fn seek<R: Read + Seek>(image: &mut BufReader<R>, to: u64) -> io::Result<()> {
-    image.seek(SeekFrom::Start(to)).map(drop)
-}
-
-fn read_at<T: FromBytes + IntoBytes + Default, R: Read + Seek>(
-    image: &mut BufReader<R>,
-    at: u64,
-) -> Result<T, NoSymbols> {
-    seek(image, at)?;
-    match read(image) {
-        // Shorter than a header: nothing that could have one.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(NoSymbols::NotElf),
-        other => Ok(other?),
-    }
-}
-
-fn read<T: FromBytes + IntoBytes + Default, R: Read>(image: &mut R) -> io::Result<T> {
-    let mut value = T::default();
-    image.read_exact(value.as_mut_bytes())?;
-    Ok(value)
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use virtio_bindings::virtio_ids::{
 };
 use vm_config::DeviceTransport;
 
-use super::super::facts::{DeviceFacts, Facts};
-use super::super::report::{Cause, CauseCode, Confidence, DeviceReport, Evidence, Phase};
 use super::{SIGN_OF_LIFE, has_word, seen};
+use crate::diagnosis::facts::{DeviceFacts, Facts};
+use crate::diagnosis::report::{Cause, CauseCode, Confidence, DeviceReport, Evidence, Phase};
 
 /// Bits of the status register, in the order in which a driver sets them.
 const STATUS: [(u32, &str); 6] = [

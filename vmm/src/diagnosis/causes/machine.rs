@@ -2,12 +2,12 @@
 
 use vm_config::DeviceTransport;
 
-use super::super::facts::Facts;
-use super::super::report::{Activity, Cause, CauseCode, Confidence, Phase};
 use super::super::vcpu::{Place, VcpuFacts};
 use super::drivers::are_untouched;
 use super::{SIGN_OF_LIFE, has_word, seen};
 use crate::ExitReason;
+use crate::diagnosis::facts::Facts;
+use crate::diagnosis::report::{Activity, Cause, CauseCode, Confidence, Phase};
 
 /// `KVM_INTERNAL_ERROR_EMULATION`.
 const EMULATION: u32 = 1;

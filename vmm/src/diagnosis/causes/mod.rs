@@ -17,8 +17,6 @@ use crate::boot::initrd::InitrdError;
 use crate::boot::kernel::KernelError;
 use crate::builder::StartError;
 
-use console::has_word;
-
 /// A guest that shows no sign of life for so long has a problem.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
@@ -118,6 +116,11 @@ fn seen(text: impl Into<String>) -> Evidence {
         source: Source::Monitor,
         text: text.into(),
     }
+}
+
+/// Whether `word` is one of the words of `line`.
+fn has_word(line: &str, word: &str) -> bool {
+    line.split_ascii_whitespace().any(|other| other == word)
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use devices::virtio::VIRTIO_ID_BLOCK;
 use devices::virtio::transport::Progress;
 use vm_config::DeviceTransport;
 
-use super::super::facts::DeviceFacts;
 use super::*;
 use crate::ExitReason;
+use crate::diagnosis::facts::DeviceFacts;
 
 /// A guest that ran for a second, wrote `text`, and has nothing else.
 fn guest(text: &str) -> Facts {

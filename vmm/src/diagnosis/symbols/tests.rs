@@ -6,7 +6,9 @@
 use std::io::Cursor;
 
 use proptest::prelude::*;
+use zerocopy::IntoBytes;
 
+use super::elf::{PT_LOAD, SHT_SYMTAB};
 use super::*;
 
 const LINKED: u64 = 0xffff_ffff_8100_0000;
