@@ -125,7 +125,7 @@ fn register_differences(prev: &CpuConfig, curr: &CpuConfig) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::tests::dump;
+    use crate::registers::tests::dump;
 
     fn fingerprint(kernel: &str, eax: u64) -> Fingerprint {
         Fingerprint {

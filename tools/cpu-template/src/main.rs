@@ -4,11 +4,12 @@
 //! differs between hosts, the template that makes them alike, whether a template does what it says, and whether a host
 //! is still the one it was made for. `docs/cpu-templates.md` shows the way from hosts to a template.
 
-mod common;
 mod files;
 mod fingerprint;
+mod kinds;
 mod monitor;
 mod registers;
+mod shared_features;
 mod strip;
 mod verify;
 
@@ -121,7 +122,9 @@ fn run(cli: Cli) -> Result<()> {
             output,
         }) => files::write(&output, &monitor::dump(&monitor, template.as_deref())?),
         Cli::Template(TemplateVerb::Strip { paths, suffix }) => strip::run(&paths, &suffix),
-        Cli::Template(TemplateVerb::Common { paths, output }) => common::run(&paths, &output),
+        Cli::Template(TemplateVerb::Common { paths, output }) => {
+            shared_features::run(&paths, &output)
+        }
         Cli::Template(TemplateVerb::Verify { monitor, template }) => {
             verify::run(&monitor, &template)
         }

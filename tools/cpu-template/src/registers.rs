@@ -112,3 +112,24 @@ impl Registers {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A dump with these registers: leaf, name and value.
+    pub(crate) fn dump(registers: &[(&str, &str, u64)]) -> CpuConfig {
+        let mut all = Registers::default();
+        for (leaf, register, value) in registers {
+            let entry = json!({ "cpuid_modifiers": [{ "leaf": leaf, "subleaf": "0x0", "flags": 0,
+                "modifiers": [{ "register": register, "bitmap": "0b" }] }] });
+            let entry = Registers::of(&serde_json::from_value(entry).unwrap());
+            for place in entry.bits.keys() {
+                all.say(*place, *value, u64::from(u32::MAX));
+            }
+        }
+        all.to_template()
+    }
+}

@@ -51,7 +51,7 @@ fn strip(dumps: &[CpuConfig]) -> Vec<CpuConfig> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::tests::dump;
+    use crate::registers::tests::dump;
 
     #[test]
     fn what_differs_stays_and_what_is_missing_elsewhere_too() {

@@ -46,7 +46,7 @@ fn differences(template: &CpuConfig, found: &CpuConfig) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::tests::dump;
+    use crate::registers::tests::dump;
 
     #[test]
     fn only_bits_that_the_template_names_count() {

@@ -1,6 +1,6 @@
 //! The template with which guests of all hosts find the same features: those that every host has.
 //!
-//! Registers fall into kinds. Bits of features: what some host does not have is cleared, also bits that no host of today
+//! By the register's [`Kind`]. Bits of features: what some host does not have is cleared, also bits that no host of today
 //! has, so that the template holds for a newer host. Limits (highest leaf, sizes): the least. The model: the first
 //! host's. All else that differs (caches, frequencies) is named and left as each host has it.
 
@@ -8,74 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use vm_config::CpuConfig;
-use vm_config::CpuidRegister::{self, Eax, Ebx, Ecx, Edx};
+use vm_config::CpuidRegister::{Ebx, Ecx, Edx};
 
 use crate::files;
+use crate::kinds::{Kind, kind};
 use crate::registers::{Place, Registers};
-
-/// What a register says, and so what hosts have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// A bit each; the bits named here mean the lack of something, so that one host's are everybody's.
-    Features { inverse: u64 },
-    /// One number.
-    Limit,
-    /// A number in each byte.
-    Limits,
-    /// Who the processor is.
-    Model,
-}
-
-const FEATURES: Kind = Kind::Features { inverse: 0 };
-
-/// Intel SDM vol. 2A, `CPUID`; AMD APM vol. 3 appendix E; Linux `Documentation/virt/kvm/x86/cpuid.rst`.
-const CPUID: &[(u32, u32, CpuidRegister, Kind)] = &[
-    (0x0, 0, Eax, Kind::Limit),
-    (0x1, 0, Eax, Kind::Model),
-    (0x1, 0, Ecx, FEATURES),
-    (0x1, 0, Edx, FEATURES),
-    (0x6, 0, Eax, FEATURES),
-    (0x7, 0, Eax, Kind::Limit),
-    // FDP_EXCPTN_ONLY and ZERO_FCS_FDS.
-    (
-        0x7,
-        0,
-        Ebx,
-        Kind::Features {
-            inverse: 1 << 6 | 1 << 13,
-        },
-    ),
-    (0x7, 0, Ecx, FEATURES),
-    (0x7, 0, Edx, FEATURES),
-    (0x7, 1, Eax, FEATURES),
-    (0x7, 1, Ebx, FEATURES),
-    (0x7, 1, Ecx, FEATURES),
-    (0x7, 1, Edx, FEATURES),
-    (0x7, 2, Edx, FEATURES),
-    (0xd, 0, Eax, FEATURES),
-    (0xd, 0, Ecx, Kind::Limit),
-    (0xd, 0, Edx, FEATURES),
-    (0xd, 1, Eax, FEATURES),
-    (0xd, 1, Ecx, FEATURES),
-    (0xd, 1, Edx, FEATURES),
-    (0x4000_0001, 0, Eax, FEATURES),
-    (0x8000_0000, 0, Eax, Kind::Limit),
-    (0x8000_0001, 0, Ecx, FEATURES),
-    (0x8000_0001, 0, Edx, FEATURES),
-    (0x8000_0007, 0, Edx, FEATURES),
-    (0x8000_0008, 0, Eax, Kind::Limits),
-    (0x8000_0008, 0, Ebx, FEATURES),
-    (0x8000_000a, 0, Edx, FEATURES),
-    (0x8000_0021, 0, Eax, FEATURES),
-];
-
-/// `IA32_ARCH_CAPABILITIES`, where RSBA and RRSBA say that something must be done.
-const MSRS: &[(u32, Kind)] = &[(
-    0x10a,
-    Kind::Features {
-        inverse: 1 << 2 | 1 << 19,
-    },
-)];
 
 /// Writes the template, and says what stays different.
 pub(crate) fn run(paths: &[PathBuf], output: &Path) -> Result<()> {
@@ -116,16 +53,6 @@ fn common(dumps: &[CpuConfig]) -> Result<(CpuConfig, Vec<Place>)> {
     Ok((template.to_template(), rest))
 }
 
-fn kind(place: Place) -> Option<Kind> {
-    match place {
-        Place::Cpuid(leaf, subleaf, register) => CPUID
-            .iter()
-            .find(|row| (row.0, row.1, row.2) == (leaf, subleaf, register))
-            .map(|row| row.3),
-        Place::Msr(index) => MSRS.iter().find(|row| row.0 == index).map(|row| row.1),
-    }
-}
-
 /// Adds what a register with `values` on the hosts is to be on all of them.
 fn say(template: &mut Registers, place: Place, kind: Kind, values: &[u64]) {
     let all_bits = match place {
@@ -156,24 +83,11 @@ fn least_bytes(values: &[u64]) -> u64 {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use serde_json::json;
+mod tests {
+    use vm_config::CpuidRegister::Eax;
 
     use super::*;
-
-    /// A dump with these registers: leaf, name and value.
-    pub(crate) fn dump(registers: &[(&str, &str, u64)]) -> CpuConfig {
-        let mut all = Registers::default();
-        for (leaf, register, value) in registers {
-            let entry = json!({ "cpuid_modifiers": [{ "leaf": leaf, "subleaf": "0x0", "flags": 0,
-                "modifiers": [{ "register": register, "bitmap": "0b" }] }] });
-            let entry = Registers::of(&serde_json::from_value(entry).unwrap());
-            for place in entry.bits.keys() {
-                all.say(*place, *value, u64::from(u32::MAX));
-            }
-        }
-        all.to_template()
-    }
+    use crate::registers::tests::dump;
 
     const VENDOR: [(&str, &str, u64); 3] =
         [("0x0", "ebx", 1), ("0x0", "ecx", 2), ("0x0", "edx", 3)];
