@@ -67,6 +67,16 @@ fn every_vcpu_sees_the_template(vm: &mut TestVm) {
 }
 
 #[vm_test(kernel = "processor")]
+fn the_template_of_the_documentation_fits(vm: &mut TestVm) {
+    let page = include_str!("../../../docs/cpu-templates.md");
+    let (_, rest) = page.split_once("```json\n").unwrap();
+    let (template, _) = rest.split_once("```").unwrap();
+    let template: Value = serde_json::from_str(template).unwrap();
+    vm.put("/cpu-config", &template);
+    look(vm, 1);
+}
+
+#[vm_test(kernel = "processor")]
 fn an_empty_template_takes_the_one_before_away(vm: &mut TestVm) {
     vm.put("/cpu-config", &template());
     vm.put("/cpu-config", &json!({}));
