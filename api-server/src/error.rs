@@ -139,7 +139,6 @@ impl ApiError {
             (Self::Json(error), FaultKind::Code(code)) => Explanation::general(code, error),
             (
                 Self::Body(_)
-                | Self::Malformed(_)
                 | Self::Unknown(..)
                 | Self::UnknownTail(..)
                 | Self::InterfaceIdMismatch { .. },

@@ -1,7 +1,7 @@
 //! `PUT /logger`: what is logged, and where.
 
 use vm_config::LoggerConfig;
-use vmm::control::{BEFORE_START, Command, CommandError};
+use vmm::control::{BEFORE_START, Command, CommandError, LoggerError};
 use vmm::{Lifecycle, Vm};
 
 use crate::answer::Answer;
@@ -19,10 +19,8 @@ impl Command for PutLogger {
     const ALLOWED: &'static [Lifecycle] = BEFORE_START;
 
     fn run(self, _: &mut Vm) -> Result<(), CommandError> {
-        logger::configure(&self.0).map_err(|failure| {
-            let message = format!("Failed to open target file: {failure}");
-            CommandError::Logger(std::io::Error::new(failure.kind(), message))
-        })
+        let configured = logger::configure(&self.0);
+        configured.map_err(|failure| LoggerError::from(failure).into())
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn check<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Result
     }
     match identity.or(any) {
         Some(true) => Err(ApiError::Malformed(
-            "Invalid value. Key:Accept-Encoding; answers are never encoded, so `identity` must be acceptable."
+            "Invalid value. Key:Accept-Encoding; leave it out or let it take `identity`, for answers are never encoded."
                 .to_owned(),
         )),
         _ => Ok(()),

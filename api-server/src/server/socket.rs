@@ -30,7 +30,7 @@ const REASONS: &[(&str, &str)] = &[
     ),
     (
         "too l",
-        "Request head is too large; at most 16384 bytes are read.",
+        "Request head is too large, over 16384 bytes; send a shorter path and fewer or shorter headers.",
     ),
     (
         "transfer-encoding",

@@ -36,7 +36,8 @@ pub use console::PutConsole;
 pub use drives::{PatchDrive, PutDrive};
 pub use entropy::PutEntropy;
 pub use error::{
-    BootSourceError, CommandError, DriveError, DrivePatchError, HotplugError, NetworkError,
+    BootSourceError, CommandError, DriveError, DrivePatchError, HotplugError, LoggerError,
+    NetworkError,
 };
 pub(crate) use hotplug::Removals;
 pub use hotplug::{Consent, Done, RemovableKind, RemoveDevice};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kvm_bindings::{KVM_MAX_MSR_ENTRIES, Msrs, kvm_msr_entry};
-use vm_config::MsrModifier;
+use vm_config::{Explain, FaultCode, FaultKind, MsrModifier};
 
 use super::{KvmError, Vcpu};
 
@@ -46,6 +46,17 @@ pub enum MsrChangeError {
     /// KVM fails.
     #[error(transparent)]
     Kvm(#[from] KvmError),
+}
+
+impl Explain for MsrChangeError {
+    fn kind(&self) -> FaultKind<'_> {
+        match self {
+            Self::None(_) | Self::Refused { .. } | Self::Ignored { .. } => {
+                FaultKind::Code(FaultCode::CpuTemplateMsr)
+            }
+            Self::Kvm(inner) => FaultKind::Inner(inner),
+        }
+    }
 }
 
 impl Vcpu {

@@ -131,5 +131,14 @@ fn differ_in_explanation(expected: &Answer, body: &Value, codes: &Codes) -> Vec<
             wrong.push(format!("no {key}: {body}"));
         }
     }
+    // A JSON reader's words come as they are.
+    let cause = body["cause"].as_str().unwrap_or_default();
+    let message = body["fault_message"].as_str().unwrap_or_default();
+    let last = message
+        .rsplit_once("; ")
+        .map(|(_, last)| last.trim_end_matches('.'));
+    if !code.starts_with("json_") && last.is_some_and(|last| cause.ends_with(last)) {
+        wrong.push(format!("the cause ends in the remedy: {body}"));
+    }
     wrong
 }

@@ -8,7 +8,7 @@
 mod named;
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
-use vm_config::{CpuidModifier, CpuidRegister};
+use vm_config::{CpuidModifier, CpuidRegister, Explain, FaultCode, FaultKind};
 
 pub use named::{NamedTemplateError, named};
 
@@ -22,6 +22,12 @@ pub struct NoCpuidEntry {
     pub leaf: u32,
     /// The subleaf it names.
     pub subleaf: u32,
+}
+
+impl Explain for NoCpuidEntry {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(FaultCode::CpuTemplateCpuid)
+    }
 }
 
 /// Changes `cpuid`, which KVM supports.

@@ -3,7 +3,8 @@
 use vm_config::{Explain, FaultCode, FaultKind};
 
 use super::{
-    BootSourceError, CommandError, DriveError, DrivePatchError, HotplugError, NetworkError,
+    BootSourceError, CommandError, DriveError, DrivePatchError, HotplugError, LoggerError,
+    NetworkError,
 };
 
 impl Explain for CommandError {
@@ -31,9 +32,15 @@ impl Explain for CommandError {
             Self::Keyboard(inner) => return FaultKind::Inner(inner),
             Self::SnapshotCreate(inner) => return FaultKind::Inner(inner),
             Self::SnapshotLoad(inner) => return FaultKind::Inner(inner),
-            Self::Logger(_) => FaultCode::LoggerFile,
+            Self::Logger(inner) => return FaultKind::Inner(inner),
             Self::Metrics(inner) => return FaultKind::Inner(inner),
         })
+    }
+}
+
+impl Explain for LoggerError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(FaultCode::LoggerFile)
     }
 }
 

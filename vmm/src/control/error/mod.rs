@@ -103,11 +103,16 @@ pub enum CommandError {
     SnapshotLoad(#[from] SnapshotLoadError),
     /// `PUT /logger`.
     #[error("Logger error")]
-    Logger(#[source] io::Error),
+    Logger(#[from] LoggerError),
     /// `PUT /metrics`.
     #[error("Metrics error")]
     Metrics(#[from] MetricsError),
 }
+
+/// A log that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("Failed to open target file")]
+pub struct LoggerError(#[from] io::Error);
 
 /// A boot source that cannot be.
 #[derive(Debug, thiserror::Error)]

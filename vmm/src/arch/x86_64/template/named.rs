@@ -8,6 +8,7 @@
 use kvm_bindings::kvm_cpuid_entry2;
 use vm_config::CpuidRegister::{self, Eax, Ebx, Ecx, Edx};
 use vm_config::{Bitmap, CpuConfig, CpuTemplate, CpuidModifier, MsrModifier, RegisterModifier};
+use vm_config::{Explain, FaultCode, FaultKind};
 
 const MSR_IA32_ARCH_CAPABILITIES: u32 = 0x10a;
 
@@ -36,6 +37,12 @@ pub enum NamedTemplateError {
         /// Of leaf 1 eax.
         signature: u32,
     },
+}
+
+impl Explain for NamedTemplateError {
+    fn kind(&self) -> FaultKind<'_> {
+        FaultKind::Code(FaultCode::CpuTemplateProcessor)
+    }
 }
 
 /// One register of CPUID: leaf, subleaf, register, bits that become 1, bits that become 0.
