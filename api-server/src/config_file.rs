@@ -18,7 +18,10 @@ use vmm::control::{
 use crate::cpu_template::CpuConfigSource;
 use crate::error::chain;
 use crate::exit::leave;
-use crate::{EXIT_GENERIC, logger};
+use crate::{EXIT_GENERIC, logger, whole_file};
+
+/// Far more than a description of everything, which is some 300 KiB with a CPU template.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The file. Unknown keys at this level are ignored; inside the objects they are mistakes.
 #[derive(Deserialize)]
@@ -120,7 +123,7 @@ pub(crate) fn apply(path: &Path, id: &InstanceId, control: &Control) {
 }
 
 fn read(path: &Path) -> Result<ConfigFile, ConfigFileError> {
-    let text = std::fs::read(path).map_err(|source| ConfigFileError::Read {
+    let text = whole_file::read(path, MAX_BYTES).map_err(|source| ConfigFileError::Read {
         path: path.display().to_string(),
         source,
     })?;

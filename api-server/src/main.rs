@@ -24,6 +24,7 @@ mod server;
 mod signals;
 mod start_times;
 mod version;
+mod whole_file;
 
 use std::io::Write;
 

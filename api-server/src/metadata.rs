@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use vmm::{Mmds, MmdsStoreError};
 
 use crate::cli::Options;
+use crate::whole_file;
+
+/// Text as long as this is read at least, and always eight times what the store takes: escapes and white space are longer
+/// than what they say.
+const MIN_TEXT: u64 = 1 << 20;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +41,8 @@ pub(crate) fn load(options: &Options) -> Result<Mmds, MetadataError> {
     let Some(path) = options.metadata.clone() else {
         return Ok(mmds);
     };
-    let text = match std::fs::read(&path) {
+    let most = MIN_TEXT.max((limit as u64).saturating_mul(8));
+    let text = match whole_file::read(&path, most) {
         Ok(text) => text,
         Err(source) => return Err(MetadataError::Read { path, source }),
     };
@@ -85,5 +91,13 @@ mod tests {
                 .contains("--mmds-size-limit")
         );
         assert!(loaded("{", "12").unwrap_err().contains("is not JSON"));
+    }
+
+    #[test]
+    fn a_file_far_longer_than_the_store_is_not_read_whole() {
+        let spaces = |count| format!("{{}}{}", " ".repeat(count));
+        assert_eq!(loaded(&spaces(1000), "2").unwrap(), "{}");
+        let why = loaded(&spaces(1 << 20), "2").unwrap_err();
+        assert!(why.ends_with("it is longer than 1048576 bytes"), "{why}");
     }
 }
