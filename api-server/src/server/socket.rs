@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 use hyper::body::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::timeout_at;
 
-use super::activity::Activity;
+use super::activity::{Activity, Doing};
 use crate::answer::{Answer, SERVER_NAME};
 use crate::error::ApiError;
 
@@ -75,6 +75,22 @@ impl Socket {
     /// This stream with `unused`, which was read from it, to be read again.
     pub(super) fn give_back(self, unused: Bytes) -> Self {
         Self { unused, ..self }
+    }
+
+    /// Looks for the end of a client that is sent events. Nothing else that it says matters any more, and hyper, which
+    /// still has some of it, does not look.
+    fn check_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let mut bytes = [0; 256];
+        loop {
+            let mut ignored = ReadBuf::new(&mut bytes);
+            match Pin::new(self.stream.inner_mut()).poll_read(context, &mut ignored) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(read) => read?,
+            }
+            if ignored.filled().is_empty() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        }
     }
 
     /// Ends the connection after hyper is done with it: says what was wrong, if something was, and waits for
@@ -173,6 +189,10 @@ impl Write for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
+        // hyper comes by whenever something happens to the connection.
+        if socket.activity.doing() == Doing::Streaming {
+            socket.check_end(context)?;
+        }
         let flushed = Pin::new(&mut socket.stream).poll_flush(context);
         if let Poll::Ready(Ok(())) = flushed {
             // hyper flushes when it has handed over all that it has.

@@ -81,3 +81,22 @@ fn only_one_query_is_known_and_only_here() {
         .unwrap();
     assert!(head_of(&mut stream).starts_with("HTTP/1.1 200"));
 }
+
+#[test]
+fn a_client_that_said_more_than_its_request_and_left_keeps_no_stream() {
+    let server = TestServer::in_state(Lifecycle::Running);
+    for _ in 0..MAX_STREAMS {
+        let mut stream = server.connect();
+        stream
+            .write_all(format!("{EVENTS}\r\nGET").as_bytes())
+            .unwrap();
+        assert!(head_of(&mut stream).starts_with("HTTP/1.1 200"));
+    }
+    let is_free = (0..500).any(|_| {
+        sleep(Duration::from_millis(2));
+        let mut stream = server.connect();
+        stream.write_all(EVENTS.as_bytes()).is_ok()
+            && head_of(&mut stream).starts_with("HTTP/1.1 200")
+    });
+    assert!(is_free);
+}
