@@ -6,7 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error, IgnoredAny};
+use serde_json::error::Category;
 use tokio::sync::oneshot;
 use tracing::info;
 use vm_config::InstanceId;
@@ -218,7 +219,14 @@ impl Request {
     /// # Errors
     /// Where and why it is not one.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.body).map_err(ApiError::Json)
+        serde_json::from_slice(&self.body).map_err(|mistake| {
+            // The reader calls a `null` in the place of a name a mistake of syntax.
+            let is_json = || serde_json::from_slice::<IgnoredAny>(&self.body).is_ok();
+            ApiError::Json(match mistake.classify() {
+                Category::Syntax if is_json() => serde_json::Error::custom(mistake),
+                _ => mistake,
+            })
+        })
     }
 
     /// Whether the request is for the endpoint `verb` `template`: tokens, or `/first/{id}`.

@@ -34,9 +34,9 @@ pub enum DiskError {
         "Invalid block config.; state a drive with `socket` before the start: guest memory is shared with its back end from the start on"
     )]
     SocketAfterStart,
-    /// The back end in another process.
+    /// The back end in another process; part of the message, so not its source.
     #[error("Vhost user backend error: {0}")]
-    VhostUser(#[from] VhostUserError),
+    VhostUser(VhostUserError),
     /// The host's kernel has no io_uring, or not for this process.
     #[error(
         "Virtio backend error: Error initializing the io_engine: io_uring is not available ({0}); use Linux 5.10.51 or later, check /proc/sys/kernel/io_uring_disabled and the process's seccomp filter, or set `io_engine` to `Sync`"
@@ -119,6 +119,12 @@ pub enum DiskError {
         "Invalid block config.; the drive's overlay belongs to the file it has: give a new `overlay_path` with the new `path_on_host`"
     )]
     OverlayOfAnother,
+}
+
+impl From<VhostUserError> for DiskError {
+    fn from(error: VhostUserError) -> Self {
+        Self::VhostUser(error)
+    }
 }
 
 impl Explain for DiskError {

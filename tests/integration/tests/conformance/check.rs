@@ -140,5 +140,8 @@ fn differ_in_explanation(expected: &Answer, body: &Value, codes: &Codes) -> Vec<
     if !code.starts_with("json_") && last.is_some_and(|last| cause.ends_with(last)) {
         wrong.push(format!("the cause ends in the remedy: {body}"));
     }
+    if message.matches(cause).count() > 1 {
+        wrong.push(format!("the cause is told twice: {body}"));
+    }
     wrong
 }
