@@ -22,6 +22,7 @@ check:
 	@echo "formatting, lints, documentation (2 to 6 minutes from nothing)"
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	$(CARGO) clippy -p api-server -p vmm -p vm-config --features gdb --all-targets --quiet -- -D warnings
 	cd tests/guest && $(CARGO) fmt --all --check && $(CARGO) clippy --release --quiet -- -D warnings
 	cd tests/fuzz && $(CARGO) fmt --check
 	cd tests/clients && $(CARGO) fmt --check && $(CARGO) clippy --tests --quiet -- -D warnings
@@ -39,6 +40,7 @@ guests:
 ## Unit tests, and test kernels driven through the API.
 unit-test: build guests
 	$(CARGO) nextest run --workspace
+	$(CARGO) nextest run -p api-server -p vmm -p vm-config --features gdb --lib --test gdb --success-output final -E 'test(/gdb|debug/) + binary(gdb)'
 
 ## Client libraries that others published, driving the monitor.
 client-test: build guests

@@ -106,6 +106,10 @@ pub enum StartError {
     /// A vCPU's thread ended before it ran.
     #[error("a vCPU thread ended before it ran; report this with the log")]
     VcpuGone,
+    /// The debugger's socket.
+    #[cfg(feature = "gdb")]
+    #[error(transparent)]
+    Gdb(#[from] crate::gdb::GdbError),
     /// Threads.
     #[error("cannot start a vCPU thread; raise the limit on processes (`ulimit -u`, pids cgroup)")]
     Thread(#[source] io::Error),
@@ -132,6 +136,8 @@ impl Explain for StartError {
             Self::Generation(inner) => FaultKind::Inner(inner),
             Self::Tables(_) => FaultKind::Code(FaultCode::GuestMemoryTooSmall),
             Self::VcpuGone => FaultKind::Code(FaultCode::InternalError),
+            #[cfg(feature = "gdb")]
+            Self::Gdb(_) => FaultKind::Code(FaultCode::DebuggerSocket),
             Self::Thread(_) => FaultKind::Code(FaultCode::HostLimit),
         }
     }

@@ -47,6 +47,9 @@ pub(crate) enum Message {
     Parked,
     /// A vCPU says where it is, as asked.
     Seen(Box<Sight>),
+    /// A vCPU stands still: it came to what a debugger waits for.
+    #[cfg(feature = "gdb")]
+    Debug(u8, crate::kvm::DebugExit),
     /// The machine is over.
     Ended(ExitReason),
 }
@@ -226,6 +229,11 @@ impl EventLoop {
             };
             match self.serve(message) {
                 Some(Message::Parked) => parked += 1,
+                #[cfg(feature = "gdb")]
+                Some(stop @ Message::Debug(..)) => {
+                    parked += 1;
+                    self.postponed.push_back(stop);
+                }
                 Some(Message::Ended(reason)) => {
                     // That vCPU stands still too. One that reset the machine says both and counts twice, which may
                     // leave another out: it stops at its next exit.

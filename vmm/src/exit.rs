@@ -11,6 +11,10 @@ pub enum ExitReason {
     /// The guest switched the machine off: the other orderly end.
     #[error("the guest switched the machine off")]
     PowerOff,
+    /// A debugger killed it.
+    #[cfg(feature = "gdb")]
+    #[error("the debugger killed the machine")]
+    Killed,
     /// A vCPU could not go on: triple fault.
     #[error("vCPU {vcpu} shut down (triple fault)")]
     TripleFault {
@@ -57,6 +61,8 @@ impl ExitReason {
     pub fn code(&self) -> u8 {
         match self {
             Self::Reset | Self::PowerOff => 0,
+            #[cfg(feature = "gdb")]
+            Self::Killed => 0,
             _ => 1,
         }
     }

@@ -17,6 +17,8 @@ pub mod diagnosis;
 mod event_loop;
 mod events;
 mod exit;
+#[cfg(feature = "gdb")]
+mod gdb;
 mod generation;
 mod hotplug;
 mod kvm;

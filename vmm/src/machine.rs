@@ -1,5 +1,7 @@
 //! The machine once it exists: vCPU threads, devices, and how they stand still and go on together.
 
+#[cfg(feature = "gdb")]
+mod debug;
 mod plug;
 mod sight;
 
@@ -11,6 +13,9 @@ use devices::legacy::{I8042, Serial};
 use devices::virtio::transport::Slot;
 use devices::virtio::{Changed, VirtioDevice, Worker, WorkerId};
 use vm_config::DeviceId;
+
+#[cfg(feature = "gdb")]
+pub(crate) use debug::Impossible;
 
 use crate::attach::{Attached, VirtioAttachment};
 use crate::control::CommandError;
@@ -37,6 +42,8 @@ pub(crate) struct RunningMachine {
     pci: Option<PciSide>,
     placement: Placement,
     command_line: String,
+    #[cfg(feature = "gdb")]
+    debugged: Option<debug::Debugged>,
     /// Holds the VM, and with it guest memory, as long as the vCPUs.
     vm: KvmVm,
 }
@@ -75,6 +82,8 @@ impl RunningMachine {
             pci: attached.pci,
             placement: attached.placement,
             command_line,
+            #[cfg(feature = "gdb")]
+            debugged: None,
             vm,
         }
     }
@@ -94,6 +103,8 @@ impl RunningMachine {
 
     /// Stops the vCPUs, then the devices.
     pub(crate) fn pause(&mut self, event_loop: &mut EventLoop) {
+        #[cfg(feature = "gdb")]
+        self.note_pause(true);
         self.park_vcpus(event_loop);
         for VirtioAttachment { transport, .. } in &self.virtio {
             let slot = transport.slot();
@@ -103,6 +114,8 @@ impl RunningMachine {
 
     /// Starts the devices, then the vCPUs.
     pub(crate) fn resume(&mut self, event_loop: &mut EventLoop) {
+        #[cfg(feature = "gdb")]
+        self.note_pause(false);
         for VirtioAttachment { transport, .. } in &self.virtio {
             let slot = transport.slot();
             if let Some(worker) = slot.unpark() {
@@ -170,6 +183,11 @@ impl RunningMachine {
             .map_err(CommandError::Keyboard)
     }
 
+    #[cfg(feature = "gdb")]
+    pub(crate) fn vcpu_count(&self) -> usize {
+        self.vcpus.len()
+    }
+
     pub(crate) fn press_power_button(&self) {
         self.events.raise(Event::PowerButton);
     }
@@ -181,15 +199,28 @@ impl RunningMachine {
 
     /// Returns when no vCPU is in the guest or in a device.
     fn park_vcpus(&self, event_loop: &mut EventLoop) {
-        for vcpu in &self.vcpus {
+        let running = || self.vcpus.iter().filter(|vcpu| vcpu.is_running());
+        for vcpu in running() {
             vcpu.park();
         }
-        event_loop.wait_until_parked(self.vcpus.len());
+        event_loop.wait_until_parked(running().count());
+        for vcpu in &self.vcpus {
+            vcpu.stands_still();
+        }
     }
 
     fn run_vcpus(&self) {
-        for vcpu in &self.vcpus {
-            vcpu.run(self.around.clone());
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            if !vcpu.is_running() && !self.is_held(index) {
+                vcpu.run(self.around.clone());
+            }
         }
+    }
+
+    /// Whether a debugger keeps a vCPU still.
+    #[cfg(not(feature = "gdb"))]
+    #[expect(clippy::unused_self, reason = "a debugger would be in it")]
+    fn is_held(&self, _index: usize) -> bool {
+        false
     }
 }

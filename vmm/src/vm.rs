@@ -89,6 +89,12 @@ impl Vm {
             match self.event_loop.next() {
                 Ok(Message::Job(job)) => job(self),
                 Ok(Message::Ended(reason)) => return reason,
+                #[cfg(feature = "gdb")]
+                Ok(Message::Debug(vcpu, exit)) => {
+                    if let Some(machine) = &mut self.machine {
+                        machine.stopped_for_debugger(vcpu, exit, &mut self.event_loop);
+                    }
+                }
                 // Workers are served inside the loop, and whoever waits for vCPUs does so in there.
                 Ok(
                     Message::Parked

@@ -62,6 +62,11 @@ pub struct Machine {
     /// Page size behind guest memory.
     #[serde(default)]
     pub huge_pages: HugePages,
+    /// Unix socket at which the guest waits for a debugger when it starts.
+    #[cfg(feature = "gdb")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    pub gdb_socket_path: Option<std::path::PathBuf>,
 }
 
 /// `PATCH /machine-config`: an absent field keeps its value.
@@ -79,6 +84,9 @@ pub struct MachinePatch {
     pub cpu_template: Option<CpuTemplate>,
     pub track_dirty_pages: Option<bool>,
     pub huge_pages: Option<HugePages>,
+    #[cfg(feature = "gdb")]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    pub gdb_socket_path: Option<std::path::PathBuf>,
 }
 
 impl Default for Machine {
@@ -91,6 +99,8 @@ impl Default for Machine {
             cpu_template: None,
             track_dirty_pages: false,
             huge_pages: HugePages::None,
+            #[cfg(feature = "gdb")]
+            gdb_socket_path: None,
         }
     }
 }
@@ -127,6 +137,8 @@ impl Machine {
             cpu_template: patch.cpu_template.or(self.cpu_template),
             track_dirty_pages: patch.track_dirty_pages.unwrap_or(self.track_dirty_pages),
             huge_pages: patch.huge_pages.unwrap_or(self.huge_pages),
+            #[cfg(feature = "gdb")]
+            gdb_socket_path: (patch.gdb_socket_path.clone()).or(self.gdb_socket_path.clone()),
         }
     }
 }
@@ -134,6 +146,21 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_debugger_is_waited_for_only_where_the_feature_is_built() {
+        let json = r#"{ "vcpu_count": 1, "mem_size_mib": 64, "gdb_socket_path": "/tmp/gdb" }"#;
+        let whole = serde_json::from_str::<Machine>(json);
+        let patch = serde_json::from_str::<MachinePatch>(r#"{ "gdb_socket_path": "/tmp/gdb" }"#);
+        if cfg!(feature = "gdb") {
+            assert!(whole.is_ok() && patch.is_ok());
+            return;
+        }
+        for error in [whole.unwrap_err(), patch.unwrap_err()] {
+            let unknown = "unknown field `gdb_socket_path`";
+            assert!(error.to_string().contains(unknown), "{error}");
+        }
+    }
 
     fn machine(vcpu_count: u8, mem_size_mib: usize) -> Machine {
         Machine {

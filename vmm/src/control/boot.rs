@@ -6,7 +6,11 @@ use vm_config::{BootSource, VmEvent};
 
 use super::{BEFORE_START, BootSourceError, Command, CommandError};
 use crate::boot::cmdline::CommandLine;
-use crate::{Lifecycle, Vm, boot, builder, diagnosis};
+#[cfg(not(feature = "gdb"))]
+use crate::builder::build;
+#[cfg(feature = "gdb")]
+use crate::gdb::build;
+use crate::{Lifecycle, Vm, boot, diagnosis};
 
 /// `PUT /boot-source`.
 pub struct PutBootSource(pub BootSource);
@@ -44,7 +48,7 @@ impl Command for InstanceStart {
     fn run(self, vm: &mut Vm) -> Result<(), CommandError> {
         let events = vm.sender.events.clone();
         events.note(VmEvent::Starting);
-        let built = builder::build(&mut vm.config, &vm.sender);
+        let built = build(&mut vm.config, &vm.sender);
         let built = built.inspect_err(|error| diagnosis::on_start_failure(vm, error));
         let mut machine = built.map_err(CommandError::from).inspect_err(|why| {
             let message = chain(why);

@@ -101,6 +101,8 @@ pub(crate) fn on_end(vm: &mut Vm, reason: &ExitReason) {
         | ExitReason::Vcpu { .. } => true,
         ExitReason::Reset | ExitReason::PowerOff => !vm.doctor.has_reported && looks_failed(vm),
         ExitReason::EventLoop(_) => false,
+        #[cfg(feature = "gdb")]
+        ExitReason::Killed => false,
     };
     if is_news {
         log_error(&vm.examine().diagnose(None));

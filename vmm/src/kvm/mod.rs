@@ -4,6 +4,8 @@
 // write (`kvm_run`). The types here own what those addresses point to.
 #![expect(unsafe_code, reason = "KVM keeps pointers to our memory")]
 
+#[cfg(feature = "gdb")]
+mod debug;
 mod error;
 mod exits;
 mod msrs;
@@ -14,6 +16,8 @@ mod vcpu;
 mod vm;
 mod wires;
 
+#[cfg(feature = "gdb")]
+pub use debug::{DebugExit, HardwareBreak, HardwareKind, MAX_HARDWARE_BREAKS, Traps};
 pub use error::KvmError;
 pub use exits::{Exit, ExitKind, ExitLog};
 pub use msrs::MsrChangeError;

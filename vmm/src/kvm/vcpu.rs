@@ -74,6 +74,9 @@ pub enum Turn {
     Handled,
     /// Somebody kicked it, or a signal came by.
     Interrupted,
+    /// It came to what a debugger waits for.
+    #[cfg(feature = "gdb")]
+    Debug(super::DebugExit),
     /// It cannot go on.
     Ended(ExitReason),
 }
@@ -275,6 +278,8 @@ impl Vcpu {
                 self.immediate_exit.clear();
                 Turn::Interrupted
             }
+            #[cfg(feature = "gdb")]
+            Outcome::Debug(exit) => Turn::Debug(exit),
             Outcome::Ended(end) => {
                 let is_failure = !matches!(end, End::Reset);
                 self.exits.metrics().failures.add(is_failure.into());
@@ -323,6 +328,8 @@ enum Outcome {
     Served,
     /// A signal came by.
     Interrupted,
+    #[cfg(feature = "gdb")]
+    Debug(super::DebugExit),
     Ended(End),
 }
 
@@ -386,6 +393,11 @@ fn serve(
         VcpuExit::Intr => {
             exits.count(ExitKind::Interrupted);
             return Outcome::Interrupted;
+        }
+        #[cfg(feature = "gdb")]
+        VcpuExit::Debug(exit) => {
+            exits.count(ExitKind::Other);
+            return Outcome::Debug(exit.into());
         }
         VcpuExit::Shutdown => {
             ended(ExitKind::Shutdown);

@@ -40,7 +40,7 @@ pub struct MemoryOnlyVm {
 
 /// A KVM virtual machine.
 pub struct KvmVm {
-    vm: Arc<VmOverMemory>,
+    pub(super) vm: Arc<VmOverMemory>,
     slots: Arc<MemorySlots>,
     routes: Arc<InterruptRoutes>,
     controllers: InterruptControllers,

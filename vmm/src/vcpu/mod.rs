@@ -75,6 +75,9 @@ enum Request {
     Boot(Box<BootState>, mpsc::SyncSender<Result<(), BootError>>),
     Run(Surroundings),
     Look(u32),
+    /// Something else, while it is parked.
+    #[cfg(feature = "gdb")]
+    Do(Box<dyn FnOnce(&mut Vcpu) + Send>),
 }
 
 /// Where a vCPU was when it was asked.
@@ -93,6 +96,8 @@ pub(crate) struct Handle {
     exits: Arc<ExitLog>,
     // The thread owns the `Vcpu` and ends only after `requests` is gone, so this stays valid.
     kick: Kick,
+    /// It may be in the guest: it was told to run, and has not parked since as far as the event loop knows.
+    is_running: AtomicBool,
     /// `None` once it is joined.
     thread: Option<JoinHandle<()>>,
 }
@@ -132,6 +137,7 @@ impl Handle {
             wishes,
             exits,
             kick,
+            is_running: AtomicBool::new(false),
             thread: Some(thread),
         })
     }
@@ -148,8 +154,35 @@ impl Handle {
         answer
     }
 
+    /// Whether it was told to run, and nobody heard since that it stands still.
+    pub(crate) fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Relaxed)
+    }
+
+    /// It was heard that it stands still.
+    pub(crate) fn stands_still(&self) {
+        self.is_running.store(false, Ordering::Relaxed);
+    }
+
+    /// Has something done on the vCPU while it is parked, and waits for it; `None` when its thread is gone.
+    #[cfg(feature = "gdb")]
+    pub(crate) fn ask<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Vcpu) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.request(Request::Do(Box::new(move |vcpu| {
+            // Whoever asked waits.
+            let _ = reply.send(question(vcpu));
+        })));
+        answer.recv().ok()
+    }
+
     /// Lets the parked vCPU run.
     pub(crate) fn run(&self, around: Surroundings) {
+        self.is_running.store(true, Ordering::Relaxed);
+        // Set by a kick that came after it had stopped for another reason.
+        self.wishes.fetch_and(!PARK, Ordering::AcqRel);
         self.request(Request::Run(around));
     }
 
@@ -215,6 +248,8 @@ impl Thread {
 
     fn answer(&mut self, request: Request) {
         match request {
+            #[cfg(feature = "gdb")]
+            Request::Do(question) => question(&mut self.vcpu),
             Request::Boot(state, reply) => {
                 // Nobody waits when the start was given up.
                 let _ = reply.send(self.vcpu.set_boot_state(*state));
@@ -248,6 +283,8 @@ impl Thread {
             }
             match self.vcpu.run(&*around.ports, &*around.mmio) {
                 Turn::Handled | Turn::Interrupted => {}
+                #[cfg(feature = "gdb")]
+                Turn::Debug(exit) => return Message::Debug(self.index, exit),
                 Turn::Ended(reason) => return Message::Ended(reason),
             }
         }

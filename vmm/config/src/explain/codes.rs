@@ -73,6 +73,7 @@ codes! {
     CpuTemplateProcessor "cpu_template_processor": "cpu_template was made for other processors than the host's", "leave cpu_template out, or PUT /cpu-config";
     CpuTemplateCpuid "cpu_template_cpuid": "the CPU template changes a CPUID entry that the host's KVM does not have", "take the leaf that is named out of cpuid_modifiers";
     CpuTemplateMsr "cpu_template_msr": "the CPU template changes a model-specific register in a way that the host's KVM does not", "take the register that is named out of msr_modifiers, or change its bitmap";
+    DebuggerSocket "debugger_socket": "the socket for a debugger cannot be made", "remove the file at gdb_socket_path, or name another";
     KernelMissing "kernel_missing": "no kernel is configured", "PUT /boot-source before InstanceStart";
     KernelFile "kernel_file": "the kernel's file cannot be opened", "check kernel_image_path, as this process sees it";
     KernelInvalid "kernel_invalid": "the kernel's file is no kernel that boots here, or is damaged", "point kernel_image_path at a 64-bit ELF vmlinux or a bzImage";

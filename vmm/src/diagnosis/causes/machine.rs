@@ -41,6 +41,8 @@ pub(super) fn end(facts: &Facts) -> Option<Cause> {
             format!("vCPU {vcpu} cannot go on"),
         ),
         ExitReason::Reset | ExitReason::PowerOff | ExitReason::EventLoop(_) => return None,
+        #[cfg(feature = "gdb")]
+        ExitReason::Killed => return None,
     };
     let mut evidence = vec![seen(end.to_string())];
     let vcpu = facts.vcpus.iter().find(|vcpu| vcpu.index == index);
