@@ -20,7 +20,7 @@ const MAX_ENTRIES: usize = 4096;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CpuConfig {
-    /// KVM capabilities (`KVM_CAP_*`) that the host must have at the start: `"171"` is asked for too, `"!172"` is
+    /// KVM capabilities (`KVM_CAP_*`) that the host must have at the start: `"72"` is asked for too, `"!136"` is
     /// not asked for. At most 4096.
     #[serde(default, deserialize_with = "list::bounded")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
