@@ -26,7 +26,9 @@ pub enum KvmError {
     #[error("cannot open /dev/kvm")]
     Open(#[source] io::Error),
     /// The host's KVM is too old or lacks a part.
-    #[error("Missing KVM capabilities: {number:#x} ({name}); use a newer host kernel")]
+    #[error(
+        "Missing KVM capabilities: {number:#x} ({name}); use a newer host kernel, or a CPU template that does not ask for them"
+    )]
     MissingCapability {
         /// `KVM_CAP_*`.
         number: u32,

@@ -16,6 +16,7 @@ use crate::boot::elf::ElfError;
 use crate::boot::initrd::InitrdError;
 use crate::boot::kernel::KernelError;
 use crate::builder::StartError;
+use crate::kvm::KvmError;
 
 /// A guest that shows no sign of life for so long has a problem.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
@@ -94,7 +95,9 @@ fn remedy_of_start(code: CauseCode) -> &'static str {
 pub(super) fn code_of(error: &StartError) -> CauseCode {
     match error {
         StartError::NoKernel => CauseCode::NotConfigured,
-        StartError::Kvm(_) => CauseCode::KvmUnavailable,
+        StartError::Kvm(
+            KvmError::NoDevice(_) | KvmError::NoPermission { .. } | KvmError::Open(_),
+        ) => CauseCode::KvmUnavailable,
         StartError::Memory(_)
         | StartError::Tables(_)
         | StartError::Initrd(InitrdError::DoesNotFit { .. }) => CauseCode::OutOfMemory,

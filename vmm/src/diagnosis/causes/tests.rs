@@ -238,6 +238,12 @@ fn what_a_start_lacks_and_why_it_failed_is_told() {
         short: 1,
     };
     assert_eq!(code_of(&StartError::Initrd(initrd)), CauseCode::OutOfMemory);
+    // That a template asks for too much says nothing of /dev/kvm.
+    let lacking = KvmError::MissingCapability {
+        number: 136,
+        name: "asked for by the CPU template",
+    };
+    assert_eq!(code_of(&StartError::Kvm(lacking)), CauseCode::StartFailed);
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn main(boot: &BootInfo) {
     println!("lost={}", if is_lost { "yes" } else { "no" });
     rt::check!(is_lost, "the disk did not say that it is gone");
     if boot.command_line().has("again") {
-        let is_told = clock::spin_until(clock::LONG, || serial::has_input());
+        let is_told = clock::spin_until(clock::LONG, serial::has_input);
         rt::check!(is_told, "nobody brought the disk back");
         disk.restart();
         disk.run_well(&[read]);
