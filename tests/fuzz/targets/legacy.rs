@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use devices::Registers;
-use devices::legacy::i8042::I8042;
 use devices::irq::Message;
+use devices::legacy::i8042::I8042;
 use devices::legacy::ioapic::{IoApic, PinRouter};
 use devices::legacy::serial::Serial;
 use devices::testing::{FakeIrq, FakeSink};
