@@ -1,6 +1,6 @@
 //! The boot timer: a page at which the guest says once that it has booted.
 //!
-//! A guest's first program writes one byte, [`BOOTED`], to the page's first address. All else means nothing, and nothing
+//! A guest's first program writes one byte, `BOOTED`, to the page's first address. All else means nothing, and nothing
 //! is read here. A guest may say it again and again, so only the first time counts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
