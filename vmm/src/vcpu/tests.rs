@@ -1,7 +1,7 @@
 //! A vCPU of KVM, and what its owner asks of it while it runs.
 
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use devices::Registers;
@@ -25,7 +25,8 @@ const PROGRAM: [u8; 7] = [0xa3, 0xfe, 0x0f, 0x00, 0xd0, 0xeb, 0xfe];
 /// Has the vCPU say where it is, and then park, while one instruction writes here twice.
 #[derive(Default)]
 struct Asks {
-    vcpu: OnceLock<Arc<Handle>>,
+    /// The vCPU's thread has this, and must not be the one that joins it.
+    vcpu: OnceLock<Weak<Handle>>,
     writes: AtomicUsize,
 }
 
@@ -33,7 +34,8 @@ impl Registers for Asks {
     fn read(&self, _offset: u64, _data: &mut [u8]) {}
 
     fn write(&self, _offset: u64, _data: &[u8]) {
-        let vcpu = self.vcpu.get().expect("it was started with it");
+        let vcpu = self.vcpu.get().and_then(Weak::upgrade);
+        let vcpu = vcpu.expect("the test holds it");
         match self.writes.fetch_add(1, Ordering::Relaxed) {
             0 => vcpu.look(7),
             1 => vcpu.park(),
@@ -69,7 +71,7 @@ fn a_wish_that_comes_while_an_access_is_finished_is_heard() {
     let mut event_loop = EventLoop::new(receiver).unwrap();
     let vcpu = Arc::new(vcpu(sender.clone()));
     let asks = Arc::new(Asks::default());
-    assert!(asks.vcpu.set(Arc::clone(&vcpu)).is_ok());
+    assert!(asks.vcpu.set(Arc::downgrade(&vcpu)).is_ok());
     let mut mmio = Bus::default();
     mmio.add(WINDOW, 0x2000, asks.clone());
     vcpu.run(Surroundings {
