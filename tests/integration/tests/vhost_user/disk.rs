@@ -147,7 +147,12 @@ impl Disk {
         let chains: Vec<_> = {
             let mut state = vring.get_mut();
             let queue = state.get_queue_mut();
-            queue.iter(memory.clone()).unwrap().collect()
+            match queue.iter(memory.clone()) {
+                Ok(chains) => chains.collect(),
+                // The kick came before the front end stopped the ring; it kicks again when it goes on.
+                Err(virtio_queue::Error::QueueNotReady) => return,
+                Err(other) => panic!("{other}"),
+            }
         };
         for chain in chains {
             let head = chain.head_index();
