@@ -15,6 +15,7 @@ mod parse_failure;
 mod router;
 mod routes;
 mod version;
+mod whole_file;
 
 use std::sync::Arc;
 
