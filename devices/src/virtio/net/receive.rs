@@ -53,10 +53,11 @@ pub(super) enum Turn {
 enum Room {
     /// It can be read.
     Enough,
-    /// It has to wait for more.
+    /// It has to wait for more, and the driver has been asked to kick.
     Lacking,
-    /// A buffer that broke a rule was given back; there may be others.
-    Refused,
+    /// A buffer that broke a rule was given back, or the driver added one just now: to be looked at again. It costs as
+    /// much of the turn as a frame: a driver can offer bad buffers as fast as they are refused.
+    Unsettled,
 }
 
 impl Receiver {
@@ -114,14 +115,8 @@ impl Receiver {
         for _ in 0..most {
             match self.refill(metrics)? {
                 Room::Enough => {}
-                // The driver may have added buffers before it saw that they are wanted.
-                Room::Lacking if self.queue.enable_kicks()? => continue,
-                Room::Lacking => {
-                    metrics.no_rx_avail_buffer.increment();
-                    return Ok(Turn::Idle);
-                }
-                // Costs as much of the turn as a frame: a driver can offer such buffers as fast as they are refused.
-                Room::Refused => continue,
+                Room::Lacking => return Ok(Turn::Idle),
+                Room::Unsettled => continue,
             }
             // A frame's length is not known before it is read: it passes when one byte may, and owes the rest.
             if limiter.is_short_of(1) && !tap.has_frame() {
@@ -154,12 +149,8 @@ impl Receiver {
         for _ in 0..most {
             match self.refill(metrics)? {
                 Room::Enough => {}
-                Room::Lacking if self.queue.enable_kicks()? => continue,
-                Room::Lacking => {
-                    metrics.no_rx_avail_buffer.increment();
-                    return Ok(Turn::Idle);
-                }
-                Room::Refused => continue,
+                Room::Lacking => return Ok(Turn::Idle),
+                Room::Unsettled => continue,
             }
             if !from.has_frame() {
                 return Ok(Turn::Idle);
@@ -195,7 +186,7 @@ impl Receiver {
         metrics.rx_bytes_count.add(len as u64);
     }
 
-    /// Pops buffers until the longest frame fits.
+    /// Pops buffers until the longest frame fits, or asks for a kick.
     fn refill(&mut self, metrics: &NetMetrics) -> Result<Room, QueueError> {
         while self.wants_more() {
             let before = self.chain.writable.len();
@@ -211,17 +202,21 @@ impl Receiver {
                 metrics.rx_fails.increment();
                 self.queue.give_back(done, 0)?;
                 self.before_refused = self.held.len();
-                return Ok(Room::Refused);
+                return Ok(Room::Unsettled);
             }
         }
         let fits = self.chain.writable.len() >= self.needed;
         self.is_roomy |= fits;
         let one_is_enough = !self.is_roomy || !self.is_mergeable;
         if fits || (one_is_enough && !self.held.is_empty()) {
-            Ok(Room::Enough)
-        } else {
-            Ok(Room::Lacking)
+            return Ok(Room::Enough);
         }
+        // The driver may have added buffers before it saw that they are wanted.
+        if self.queue.enable_kicks()? {
+            return Ok(Room::Unsettled);
+        }
+        metrics.no_rx_avail_buffer.increment();
+        Ok(Room::Lacking)
     }
 
     fn wants_more(&self) -> bool {
