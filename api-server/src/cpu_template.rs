@@ -1,7 +1,7 @@
 //! A CPU template in a configuration file: the template itself, or the path of a file that has it.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use serde::de::value::MapAccessDeserializer;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use vm_config::{CpuConfig, Machine};
 
 use crate::error::chain;
+use crate::whole_file;
 
 /// Far more than a template of a whole processor, which is some 200 KiB.
 const MAX_BYTES: u64 = 4 << 20;
@@ -44,18 +45,19 @@ impl CpuConfigSource {
             Self::Template(template) => return Ok(template),
             Self::File(path) => path,
         };
-        let mut text = Vec::new();
         let read = vmm::boot::open(&path).and_then(|file| {
             // A FIFO or a device may have no end.
             if !file.metadata()?.is_file() {
                 return Err(io::Error::other("it is not a regular file"));
             }
-            file.take(MAX_BYTES + 1).read_to_end(&mut text)
+            whole_file::read_open(file, MAX_BYTES)
         });
         match read {
+            Err(source) if source.kind() == ErrorKind::FileTooLarge => {
+                Err(TemplateFileError::TooLarge(path))
+            }
             Err(source) => Err(TemplateFileError::Read { path, source }),
-            Ok(_) if text.len() as u64 > MAX_BYTES => Err(TemplateFileError::TooLarge(path)),
-            Ok(_) => {
+            Ok(text) => {
                 serde_json::from_slice(&text).map_err(|why| TemplateFileError::Json { path, why })
             }
         }

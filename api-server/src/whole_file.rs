@@ -9,8 +9,15 @@ use std::path::Path;
 /// # Errors
 /// The host's, and one that says so when there are more than `most` bytes.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    read_open(File::open(path)?, most)
+}
+
+/// The same of a file that is open: [`ErrorKind::FileTooLarge`] when there are more than `most` bytes.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_open(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    let file = File::open(path)?;
     file.take(most.saturating_add(1)).read_to_end(&mut text)?;
     if text.len() as u64 > most {
         let why = format!("it is longer than {most} bytes");
