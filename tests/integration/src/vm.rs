@@ -128,6 +128,20 @@ impl TestVm {
         self.directory.path().join(name)
     }
 
+    /// A FIFO in this test's directory; gives its path.
+    ///
+    /// # Panics
+    /// When the host makes none.
+    pub fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        let made = Command::new("mkfifo").arg(&path).status();
+        assert!(
+            made.is_ok_and(|status| status.success()),
+            "no FIFO {path:?}"
+        );
+        path
+    }
+
     /// The monitor's process id.
     pub fn pid(&self) -> u32 {
         self.monitor.id()

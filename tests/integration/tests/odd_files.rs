@@ -22,12 +22,6 @@ fn a_corrected_request_works(vm: &mut TestVm) {
     vm.expect_pass();
 }
 
-fn fifo(path: PathBuf) -> PathBuf {
-    let mut mkfifo = Command::new("mkfifo");
-    assert!(mkfifo.arg(&path).status().unwrap().success());
-    path
-}
-
 /// A file of `len` bytes that takes no room.
 fn sparse(path: PathBuf, start: &[u8], len: u64) -> PathBuf {
     fs::write(&path, start).unwrap();
@@ -49,7 +43,7 @@ fn refused_start(vm: &mut TestVm, source: &Value) -> String {
 #[vm_test(kernel = "hello")]
 fn a_kernel_that_is_no_regular_file(vm: &mut TestVm) {
     let paths = [
-        fifo(vm.path("fifo")),
+        vm.fifo("fifo"),
         "/dev/zero".into(),
         "/dev/null".into(),
         vm.path(""),
@@ -115,7 +109,7 @@ fn an_initrd_that_is_no_regular_file_or_does_not_fit(vm: &mut TestVm) {
     let larger = sparse(vm.path("larger"), b"x", 129 << 20);
     let huge = sparse(vm.path("huge"), b"x", 1 << 42);
     for (path, words) in [
-        (fifo(vm.path("fifo")), "check that it is a regular file"),
+        (vm.fifo("fifo"), "check that it is a regular file"),
         ("/dev/zero".into(), "check that it is a regular file"),
         (vm.path(""), "check that it is a regular file"),
         (empty, "the initrd is empty"),
@@ -139,7 +133,7 @@ fn a_drive_that_is_no_disk(vm: &mut TestVm) {
     let _listener = UnixListener::bind(&socket).unwrap();
     let neither = "neither a regular file nor a block device";
     for (path, words) in [
-        (fifo(vm.path("fifo")), neither),
+        (vm.fifo("fifo"), neither),
         ("/dev/null".into(), neither),
         ("/dev/zero".into(), neither),
         (vm.path(""), "Is a directory (os error 21)"),

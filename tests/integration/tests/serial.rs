@@ -5,7 +5,6 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::Command;
 
 use integration::{TestVm, vm_test};
 use serde_json::json;
@@ -27,9 +26,7 @@ fn the_file_is_made_and_holds_the_console(vm: &mut TestVm) {
 
 #[vm_test(kernel = "hello")]
 fn a_full_pipe_does_not_hold_the_guest_up(vm: &mut TestVm) {
-    let path = vm.path("fifo");
-    let made = Command::new("mkfifo").arg(&path).status().unwrap();
-    assert!(made.success());
+    let path = vm.fifo("fifo");
     let mut full = OpenOptions::new()
         .read(true)
         .write(true)

@@ -5,7 +5,6 @@
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,14 +29,7 @@ fn the_file_holds_every_byte_behind_what_was_there(vm: &mut TestVm) {
 
 #[vm_test(kernel = "console_write", mmio, pci)]
 fn a_slow_reader_gets_every_byte_and_holds_up_nothing_else(vm: &mut TestVm) {
-    let path = vm.path("fifo");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&path)
-            .status()
-            .unwrap()
-            .success()
-    );
+    let path = vm.fifo("fifo");
     let mut reader = OpenOptions::new()
         .read(true)
         .custom_flags(O_NONBLOCK)

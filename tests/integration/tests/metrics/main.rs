@@ -5,7 +5,6 @@
 mod keys;
 
 use std::fs;
-use std::process::Command;
 
 use api_client::Response;
 use integration::{Tap, TestVm, vm_test};
@@ -287,14 +286,7 @@ fn a_full_disk_costs_lines_and_nothing_else(vm: &mut TestVm) {
 
 #[vm_test(kernel = "serial_echo", mmio)]
 fn a_fifo_has_whole_lines_whenever_somebody_reads(vm: &mut TestVm) {
-    let path = vm.path("fifo");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&path)
-            .status()
-            .unwrap()
-            .success()
-    );
+    let path = vm.fifo("fifo");
     vm.put(
         "/metrics",
         &json!({ "metrics_path": path, "emit_id": true }),
